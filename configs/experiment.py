@@ -1,0 +1,126 @@
+"""An experiment (one run) and a study (a grid of runs)."""
+
+import hashlib
+import json
+from typing import Literal, Self, final
+
+from pydantic import Field, field_validator, model_validator
+
+from configs.sections import (
+    PHANTOM,
+    AdversarySettings,
+    AttackName,
+    HospitalSettings,
+    Mechanism,
+    Placement,
+    PrivacySettings,
+    ReportSettings,
+    RuntimeSettings,
+    Section,
+    TaskSettings,
+    TrainingSettings,
+)
+
+Budget = float | Literal["none"]
+
+
+@final
+class Experiment(Section):
+    """One federated run: frozen, hashable by content, unknown keys refused."""
+
+    task: TaskSettings = TaskSettings()
+    hospitals: HospitalSettings = HospitalSettings()
+    training: TrainingSettings = TrainingSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    adversary: AdversarySettings = AdversarySettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    report: ReportSettings = ReportSettings()
+    seed: int = Field(10, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        if self.hospitals.partition == "natural" and self.hospitals.count is not None:
+            raise ValueError("hospitals.count: natural hospitals are counted by the data; leave it empty")
+        if self.hospitals.partition != "natural" and self.hospitals.count is None:
+            raise ValueError(f"hospitals.count: partition '{self.hospitals.partition}' needs a number of hospitals")
+        late = [r for r in self.attacked_rounds if not 1 <= r <= self.training.rounds]
+        if late:
+            raise ValueError(
+                f"adversary.rounds: round {late[0]} is not one of the run's rounds 1..{self.training.rounds}"
+            )
+        if self.training.cohort is not None and self.hospitals.count is not None:
+            if self.training.cohort > self.hospitals.count:
+                raise ValueError(
+                    f"training.cohort: {self.training.cohort} hospitals a round, but there are only "
+                    f"{self.hospitals.count}"
+                )
+        return self
+
+    @property
+    def phantom(self) -> bool:
+        """Whether the data are synthetic."""
+        return self.task.root == PHANTOM
+
+    @property
+    def attacked_rounds(self) -> tuple[int, ...]:
+        """The rounds that the adversary records and attacks, in order; empty without an adversary."""
+        if self.adversary.placement == "none":
+            return ()
+        chosen = self.adversary.rounds
+        return tuple(sorted(set(chosen))) if chosen is not None else (self.training.rounds,)
+
+    @property
+    def evaluated_rounds(self) -> tuple[int, ...]:
+        """The rounds after which utility is measured: every so many, and always the last."""
+        every = self.training.evaluate_every or max(1, self.training.rounds // 20)
+        rounds = set(range(every, self.training.rounds + 1, every)) | {self.training.rounds}
+        return tuple(sorted(rounds))
+
+    def digest(self) -> str:
+        """Return the sha256 of everything that may change a result.
+
+        `runtime` and `report` may not, and where the data lie does not matter either: the run folder holds the
+        data's own fingerprint.
+        """
+        content = self.model_dump(mode="json", exclude={"runtime", "report"})
+        content["task"]["root"] = PHANTOM if self.phantom else "data"
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def updated(self, **sections: dict[str, object]) -> Self:
+        """Return a validated copy with some keys of some sections replaced, e.g. ``privacy={"epsilon": 8}``."""
+        content = self.model_dump(mode="json")
+        for section, values in sections.items():
+            content[section] = {**content[section], **values}
+        return type(self).model_validate(content)
+
+    def with_seed(self, seed: int) -> Self:
+        """Return a copy with another seed."""
+        return self.model_copy(update={"seed": seed})
+
+
+@final
+class StudyAxes(Section):
+    """The axes of a study. An empty axis keeps the experiment's own value."""
+
+    budgets: tuple[Budget, ...] = ()
+    mechanisms: tuple[Mechanism, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    attacks: tuple[AttackName, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    @field_validator("budgets")
+    @classmethod
+    def _positive(cls, value: tuple[Budget, ...]) -> tuple[Budget, ...]:
+        for budget in value:
+            if budget != "none" and not 0 < float(budget) < float("inf"):
+                raise ValueError(f"a budget is a positive number or 'none', not {budget}")
+        return value
+
+
+@final
+class Study(Section):
+    """An experiment and the axes along which it is repeated."""
+
+    experiment: Experiment
+    axes: StudyAxes = StudyAxes()

@@ -1,0 +1,171 @@
+"""The sections of an experiment: every setting, its type, its range, and what it means."""
+
+import os
+from typing import Annotated, Literal, final
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PHANTOM = "phantom"
+
+Mechanism = Literal["none", "clip_only", "noise_only", "local", "pooled"]
+Placement = Literal["none", "server", "malicious_server"]
+AttackName = Literal["imprint", "mean_image"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@final
+class TaskSettings(Section):
+    """What the hospitals learn, and from which data."""
+
+    name: Literal["ham10000"] = "ham10000"
+    root: str | None = Field(None, description="folder of the dataset in its official layout, or 'phantom'")
+    image_size: int = Field(32, ge=8, le=512, description="side of the square images in pixels")
+    width: int = Field(16, ge=1, le=512, description="channels of the first layer; 64 is the paper's")
+    classes: Literal[2, 7] = Field(2, description="HAM10000: 2 = needs attention or not, 7 = diagnoses")
+    holdout: Literal["test", "validation"] = Field(
+        "test", description="what utility is measured on; 'test' lets hospitals train on the validation part"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the split, apart from `seed`: runs stay comparable")
+    phantom_images: int = Field(1600, ge=64, le=1_000_000, description="images of the phantom")
+
+    @field_validator("root")
+    @classmethod
+    def _expand(cls, value: str | None) -> str | None:
+        return None if value is None else os.path.expandvars(os.path.expanduser(value))  # noqa: PTH111
+
+
+@final
+class HospitalSettings(Section):
+    """How the records are dealt to hospitals. Units (lesions, scans) are never cut."""
+
+    partition: Literal["natural", "iid", "dirichlet", "size"] = "natural"
+    count: int | None = Field(None, ge=1, le=100_000, description="number of hospitals; natural: leave empty")
+    alpha: Positive = Field(0.5, description="concentration of the Dirichlet label or size skew")
+    max_records: int | None = Field(None, ge=1, description="keep at most so many images at each hospital")
+    min_units: int = Field(1, ge=1, description="a deal that leaves a hospital with fewer units is refused")
+    vetting: Literal["off", "refuse"] = Field(
+        "off", description="refuse: a hospital declines a model other than the agreed one"
+    )
+
+
+@final
+class TrainingSettings(Section):
+    """How the federation trains.
+
+    ``local_steps: 1`` is FedSGD: a hospital sends one (clipped, noised) gradient sum and the server's optimiser
+    takes the step with ``learning_rate``. More local steps are FedAvg (FedProx with ``proximal``): a hospital
+    takes them with ``optimizer`` and ``learning_rate`` and sends the difference of weights, which the server
+    applies with ``server_optimizer`` and ``server_learning_rate``.
+    """
+
+    rounds: int = Field(10, ge=1, le=1_000_000)
+    local_steps: int = Field(1, ge=1, le=100_000)
+    batch_size: Positive = Field(64, description="expected total batch over all hospitals, in units")
+    batch: Literal["proportional", "equal"] = Field(
+        "proportional", description="one sample rate for all, or one expected batch for all"
+    )
+    cohort: int | None = Field(None, ge=1, description="hospitals drawn each round; empty: all")
+    stragglers: Probability = Field(0.0, description="probability that a hospital misses a round")
+    quorum: float = Field(0.5, gt=0, le=1, description="share of the cohort without which a round is void")
+    optimizer: Literal["sgd", "adam", "nadam"] = Field("sgd", description="inside hospitals, FedAvg only")
+    server_optimizer: Literal["average", "adam", "nadam"] = "nadam"
+    learning_rate: Positive = 2e-3
+    server_learning_rate: Positive = Field(1.0, description="FedAvg only")
+    proximal: float = Field(0.0, ge=0, description="FedProx's mu; 0 is FedAvg")
+    views: int = Field(1, ge=1, le=64, description="augmented views per image, summed before clipping")
+    flips: Probability = Field(0.5, description="probability of each flip (horizontal, vertical) of a view")
+    evaluate_every: int | None = Field(None, ge=1, description="rounds between evaluations; empty: about 20")
+
+
+@final
+class PrivacySettings(Section):
+    """Which mechanism protects whom, and its budget."""
+
+    mechanism: Mechanism = "none"
+    epsilon: Positive | None = None
+    delta: float = Field(8e-7, gt=0, lt=1)
+    noise_multiplier: Positive | None = Field(None, description="instead of epsilon: noise std / clipping norm")
+    clipping_norm: Positive = 1.0
+    unit: Literal["image", "lesion"] = Field("image", description="what one record is for clipping and sampling")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PrivacySettings":
+        priced = self.mechanism in ("local", "pooled")
+        given = (self.epsilon is not None) + (self.noise_multiplier is not None)
+        if priced and given != 1:
+            raise ValueError(f"mechanism '{self.mechanism}' needs one of epsilon and noise_multiplier")
+        if self.mechanism == "noise_only" and self.noise_multiplier is None:
+            raise ValueError("mechanism 'noise_only' needs noise_multiplier (it has no epsilon: nothing is clipped)")
+        if not priced and self.epsilon is not None:
+            raise ValueError(f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism")
+        if self.mechanism in ("none", "clip_only") and self.noise_multiplier is not None:
+            raise ValueError(f"mechanism '{self.mechanism}' adds no noise; leave noise_multiplier empty")
+        return self
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped per unit."""
+        return self.mechanism in ("clip_only", "local", "pooled")
+
+    @property
+    def claims(self) -> bool:
+        """Whether the mechanism claims an epsilon."""
+        return self.mechanism in ("local", "pooled")
+
+
+@final
+class ImprintSettings(Section):
+    """The imprint attack's module."""
+
+    rows: int = Field(512, ge=2, le=65_536, description="bins of the measurement; one image per bin is copied")
+    components: int = Field(400, ge=1, description="most components of the public PCA for the denoised readout")
+
+
+@final
+class AdversarySettings(Section):
+    """Where the adversary sits and what it tries."""
+
+    placement: Placement = "none"
+    attacks: tuple[AttackName, ...] = ("imprint",)
+    rounds: tuple[int, ...] | None = Field(None, description="attacked rounds, from 1; empty: the last")
+    public_data: Literal["none", "phantom", "same_distribution"] = "same_distribution"
+    public_images: int = Field(3000, ge=8, description="at most so many images as the adversary's public data")
+    targets: int = Field(100, ge=1, description="at most so many images per hospital are ranked against decoys")
+    decoys: int = Field(999, ge=1, description="at most so many decoys per target")
+    imprint: ImprintSettings = ImprintSettings()
+
+
+@final
+class RaySettings(Section):
+    """An existing Ray cluster."""
+
+    address: str | None = Field(None, description="e.g. 'auto' or '10.0.0.1:6379'; empty: start one here")
+
+
+@final
+class RuntimeSettings(Section):
+    """How the run is executed. Nothing here may change a result."""
+
+    engine: Literal["inline", "ray", "flower"] = "inline"
+    workers: int | None = Field(None, ge=1, description="Ray actors; empty: as many as fit")
+    cpus_per_hospital: Positive = 1.0
+    gpus_per_hospital: float = Field(0.0, ge=0, le=64)
+    retries: int = Field(2, ge=0, description="how often an unanswered message is sent again")
+    timeout: Positive = Field(3600.0, description="seconds that a round waits for its replies")
+    ray: RaySettings = RaySettings()
+
+
+@final
+class ReportSettings(Section):
+    """What the report may show."""
+
+    images: Literal["real", "phantom", "none"] = Field(
+        "phantom", description="real: embed whatever was attacked; phantom: only synthetic images"
+    )

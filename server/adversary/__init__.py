@@ -1,0 +1,1 @@
+"""What the coordinator, or somebody beside it, may try: placements, attacks, nulls."""
