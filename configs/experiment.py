@@ -42,7 +42,9 @@ class Experiment(Section):
         if self.hospitals.partition == "natural" and self.hospitals.count is not None:
             raise ValueError("hospitals.count: natural hospitals are counted by the data; leave it empty")
         if self.hospitals.partition != "natural" and self.hospitals.count is None:
-            raise ValueError(f"hospitals.count: partition '{self.hospitals.partition}' needs a number of hospitals")
+            raise ValueError(
+                f"hospitals.count: partition '{self.hospitals.partition}' needs a number of hospitals"
+            )
         late = [r for r in self.attacked_rounds if not 1 <= r <= self.training.rounds]
         if late:
             raise ValueError(
@@ -71,10 +73,11 @@ class Experiment(Section):
 
     @property
     def evaluated_rounds(self) -> tuple[int, ...]:
-        """The rounds after which utility is measured: every so many, and always the last."""
-        every = self.training.evaluate_every or max(1, self.training.rounds // 20)
-        rounds = set(range(every, self.training.rounds + 1, every)) | {self.training.rounds}
-        return tuple(sorted(rounds))
+        """The rounds after which utility is measured: every so many, the last, and the last that is not attacked."""
+        last = self.training.rounds
+        every = self.training.evaluate_every or max(1, last // 20)
+        clean = max(set(range(1, last + 1)) - set(self.attacked_rounds), default=last)
+        return tuple(sorted({*range(every, last + 1, every), clean, last}))
 
     def digest(self) -> str:
         """Return the sha256 of everything that may change a result.

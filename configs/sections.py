@@ -73,7 +73,10 @@ class TrainingSettings(Section):
     )
     cohort: int | None = Field(None, ge=1, description="hospitals drawn each round; empty: all")
     stragglers: Probability = Field(0.0, description="probability that a hospital misses a round")
-    quorum: float = Field(0.5, gt=0, le=1, description="share of the cohort without which a round is void")
+    quorum: Positive = Field(
+        0.5,
+        description="releases without which a round is void: a share of the cohort up to 1, else a number",
+    )
     optimizer: Literal["sgd", "adam", "nadam"] = Field("sgd", description="inside hospitals, FedAvg only")
     server_optimizer: Literal["average", "adam", "nadam"] = "nadam"
     learning_rate: Positive = 2e-3
@@ -91,9 +94,13 @@ class PrivacySettings(Section):
     mechanism: Mechanism = "none"
     epsilon: Positive | None = None
     delta: float = Field(8e-7, gt=0, lt=1)
-    noise_multiplier: Positive | None = Field(None, description="instead of epsilon: noise std / clipping norm")
+    noise_multiplier: Positive | None = Field(
+        None, description="instead of epsilon: noise std / clipping norm"
+    )
     clipping_norm: Positive = 1.0
-    unit: Literal["image", "lesion"] = Field("image", description="what one record is for clipping and sampling")
+    unit: Literal["image", "lesion"] = Field(
+        "image", description="what one record is for clipping and sampling"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "PrivacySettings":
@@ -102,9 +109,13 @@ class PrivacySettings(Section):
         if priced and given != 1:
             raise ValueError(f"mechanism '{self.mechanism}' needs one of epsilon and noise_multiplier")
         if self.mechanism == "noise_only" and self.noise_multiplier is None:
-            raise ValueError("mechanism 'noise_only' needs noise_multiplier (it has no epsilon: nothing is clipped)")
+            raise ValueError(
+                "mechanism 'noise_only' needs noise_multiplier (it has no epsilon: nothing is clipped)"
+            )
         if not priced and self.epsilon is not None:
-            raise ValueError(f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism")
+            raise ValueError(
+                f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism"
+            )
         if self.mechanism in ("none", "clip_only") and self.noise_multiplier is not None:
             raise ValueError(f"mechanism '{self.mechanism}' adds no noise; leave noise_multiplier empty")
         return self
@@ -124,8 +135,12 @@ class PrivacySettings(Section):
 class ImprintSettings(Section):
     """The imprint attack's module."""
 
-    rows: int = Field(512, ge=2, le=65_536, description="bins of the measurement; one image per bin is copied")
-    components: int = Field(400, ge=1, description="most components of the public PCA for the denoised readout")
+    rows: int = Field(
+        512, ge=2, le=65_536, description="bins of the measurement; one image per bin is copied"
+    )
+    components: int = Field(
+        400, ge=1, description="most components of the public PCA for the denoised readout"
+    )
 
 
 @final
@@ -136,8 +151,12 @@ class AdversarySettings(Section):
     attacks: tuple[AttackName, ...] = ("imprint",)
     rounds: tuple[int, ...] | None = Field(None, description="attacked rounds, from 1; empty: the last")
     public_data: Literal["none", "phantom", "same_distribution"] = "same_distribution"
-    public_images: int = Field(3000, ge=8, description="at most so many images as the adversary's public data")
-    targets: int = Field(100, ge=1, description="at most so many images per hospital are ranked against decoys")
+    public_images: int = Field(
+        3000, ge=8, description="at most so many images as the adversary's public data"
+    )
+    targets: int = Field(
+        100, ge=1, description="at most so many images per hospital are ranked against decoys"
+    )
     decoys: int = Field(999, ge=1, description="at most so many decoys per target")
     imprint: ImprintSettings = ImprintSettings()
 

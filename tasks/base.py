@@ -44,8 +44,26 @@ class Records:
         rows = self.rows if index is None else self.rows[index]
         return np.ascontiguousarray(self.images[rows])
 
-    def unit_rows(self) -> list[NDArray[np.int64]]:
-        """Return for each distinct unit, in sorted order of its name, the positions of its records."""
+    @staticmethod
+    def joined(parts: Sequence["Records"]) -> "Records":
+        """Return the records of several parts of one dataset, in the order given."""
+        return Records(
+            images=parts[0].images,
+            labels=np.concatenate([p.labels for p in parts]),
+            units=np.concatenate([p.units for p in parts]),
+            sites=np.concatenate([p.sites for p in parts]),
+            ids=np.concatenate([p.ids for p in parts]),
+            rows=np.concatenate([p.rows for p in parts]),
+        )
+
+    def unit_rows(self, unit: str = "") -> list[NDArray[np.int64]]:
+        """Return for each unit, in sorted order of its name, the positions of its records.
+
+        Args:
+            unit: "image" makes every record a unit of its own; anything else takes the dataset's units.
+        """
+        if unit == "image":
+            return [np.array([i], dtype=np.int64) for i in range(len(self))]
         _, inverse = np.unique(self.units, return_inverse=True)
         order = np.argsort(inverse, kind="stable")
         bounds = np.flatnonzero(np.diff(inverse[order])) + 1
@@ -61,6 +79,12 @@ class Splits:
     validation: Records
     test: Records
     fingerprint: str  # sha256 of what was read: metadata and image files
+
+    def parts(self, holdout: str) -> tuple[Records, Records]:
+        """Return (training, held-out) records: with "test" the validation part is trained on as well."""
+        if holdout == "validation":
+            return self.train, self.validation
+        return Records.joined([self.train, self.validation]), self.test
 
 
 @final

@@ -1,0 +1,1 @@
+"""The report: what was learnt and what leaked, in one HTML file."""

@@ -84,7 +84,9 @@ def check_per_image(model: nn.Module) -> None:
         if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.SyncBatchNorm)):  # pyright: ignore[reportPrivateUsage]
             raise InputError(f"model layer '{name}' is a BatchNorm: it mixes images; use GroupNorm.")
         if getattr(layer, "inplace", False):
-            raise InputError(f"model layer '{name}' works in place, which breaks per-image gradients; set inplace=False.")
+            raise InputError(
+                f"model layer '{name}' works in place, which breaks per-image gradients; set inplace=False."
+            )
 
 
 def initial_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:

@@ -8,7 +8,11 @@ from tasks.models.layers import CentredConv2d, normalisation
 
 
 def _conv(channels_in: int, channels_out: int, *, pool: bool = False) -> nn.Sequential:
-    layers: list[nn.Module] = [CentredConv2d(channels_in, channels_out), normalisation(channels_out), nn.Mish()]
+    layers: list[nn.Module] = [
+        CentredConv2d(channels_in, channels_out),
+        normalisation(channels_out),
+        nn.Mish(),
+    ]
     return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
 
 

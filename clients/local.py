@@ -1,0 +1,110 @@
+"""Local training: one gradient sum (FedSGD) or several local steps (FedAvg, FedProx), as one function."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clients.gradients import GradientEngine
+from clients.planning import Plan
+from clients.sampling import Draw, draw, flipped
+from configs.seeds import derive
+from configs.sections import TrainingSettings
+from tasks.base import Records
+
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
+
+
+def local_update(
+    *,
+    engine: GradientEngine,
+    weights: dict[str, Tensor],
+    records: Records,
+    unit_rows: list[NDArray[np.int64]],
+    plan: Plan,
+    training: TrainingSettings,
+    root: str,
+    round_number: int,
+    broadcast: str,
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the hospital releases, float64 by parameter name.
+
+    FedSGD (`local_steps` 1): the sum of the drawn units' gradients, clipped and noised as the plan says.
+    Otherwise: the difference of the weights, after minus before, accumulated in float64.
+
+    Guarantee: with a claiming plan, every step touches the records only through a sum of Poisson-drawn units of
+    sensitivity C plus Gaussian noise of standard deviation s*C per coordinate; the release is computed from these
+    sums alone. Empty draws take the same noisy step.
+    Assumes: `plan` was charged to the ledger, for `local_steps` steps, before the release leaves.
+    Edge cases: zero noise releases the clipped sum itself, and claims nothing.
+
+    Args:
+        engine: of the broadcast architecture.
+        weights: the broadcast parameters and buffers.
+        records: the hospital's records.
+        unit_rows: positions of each unit's records.
+        plan: the hospital's terms.
+        training: steps, views and optimiser.
+        root: the hospital stream's root.
+        round_number: from 1.
+        broadcast: sha256 of the broadcast; another broadcast never meets the same noise.
+    """
+    engine.load(weights)
+
+    def steps() -> Iterator[Tensor]:
+        for step in range(training.local_steps):
+            drawn = draw(
+                root,
+                plan.hospital,
+                round_number,
+                step,
+                unit_rows=unit_rows,
+                sample_rate=plan.sample_rate,
+                views=training.views,
+                flip_probability=training.flips,
+            )
+            noise_seed = derive(root, "noise", plan.hospital, round_number, step, broadcast)
+            yield noisy_sum(engine, records, drawn, plan, noise_seed)
+
+    if training.local_steps == 1:
+        return _arrays(engine.by_name(next(steps())))
+    return _arrays(engine.by_name(_descend(engine, steps(), plan, training)))
+
+
+def noisy_sum(engine: GradientEngine, records: Records, drawn: Draw, plan: Plan, noise_seed: int) -> Tensor:
+    """Return the gradient sum of one draw, clipped and noised as the plan says: float64 (size,)."""
+    images = torch.from_numpy(flipped(records.pixels(drawn.rows), drawn.flips))
+    labels = torch.from_numpy(records.labels[drawn.rows])
+    if plan.clipping_norm is None:
+        # An image's gradient is the mean over its views: without clipping the scale is that of one view.
+        total = engine.plain_sum(images, labels) / drawn.views
+    else:
+        total = engine.clipped_sum(images, labels, torch.from_numpy(drawn.groups), plan.clipping_norm)
+    if plan.noise_multiplier > 0:
+        noise = np.random.default_rng(noise_seed).standard_normal(engine.size)
+        total = total + plan.noise_std * torch.from_numpy(noise)
+    return total
+
+
+def _descend(
+    engine: GradientEngine, sums: Iterator[Tensor], plan: Plan, training: TrainingSettings
+) -> Tensor:
+    """Take the local steps on a float64 copy of the weights and return after minus before."""
+    before = engine.read()
+    here = torch.nn.Parameter(before.clone())
+    kind: Any = OPTIMIZERS[training.optimizer]
+    optimizer = kind([here], lr=training.learning_rate)
+    for total in sums:
+        here.grad = total / max(plan.expected_batch, 1e-12)
+        if training.proximal:
+            here.grad = here.grad + training.proximal * (here.detach() - before)
+        optimizer.step()
+        engine.write(here.detach())
+    return here.detach() - before
+
+
+def _arrays(parts: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.ascontiguousarray(part.numpy()) for name, part in parts.items()}

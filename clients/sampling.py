@@ -1,0 +1,86 @@
+"""Which records a hospital draws in a step, and how each view is flipped: pure functions of the hospital's root.
+
+The scorer asks the same functions again to learn which images the adversary was after; nothing else tells it.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.seeds import derive
+
+
+@final
+@dataclass(frozen=True)
+class Draw:
+    """One Poisson draw of units and the views made of their images.
+
+    Attributes:
+        units: int64 (m,), the drawn units in ascending order.
+        rows: int64 (v,), one record per view; the views of an image stand side by side.
+        groups: int64 (v,), for each view the position of its unit in `units`; ascending.
+        flips: bool (v, 2), horizontal and vertical flip of each view.
+        views: views per image.
+    """
+
+    units: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+    views: int
+
+
+def draw(
+    root: str,
+    hospital: str,
+    round_number: int,
+    step: int,
+    *,
+    unit_rows: list[NDArray[np.int64]],
+    sample_rate: float,
+    views: int,
+    flip_probability: float,
+) -> Draw:
+    """Draw each unit independently with probability `sample_rate` (Poisson sampling).
+
+    Args:
+        root: the hospital stream's root.
+        hospital: the hospital's name.
+        round_number: the round, from 1.
+        step: the local step, from 0.
+        unit_rows: for each unit the positions of its records.
+        sample_rate: q in [0, 1].
+        views: views per image.
+        flip_probability: of each flip of each view.
+    """
+    chooser = np.random.default_rng(derive(root, "sampling", hospital, round_number, step))
+    chosen = np.flatnonzero(chooser.random(len(unit_rows)) < sample_rate).astype(np.int64)
+    counts = [len(unit_rows[u]) * views for u in chosen]
+    parts = [np.repeat(unit_rows[u], views) for u in chosen]
+    rows = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    flipper = np.random.default_rng(derive(root, "augmentation", hospital, round_number, step))
+    return Draw(
+        units=chosen,
+        rows=rows.astype(np.int64),
+        groups=np.repeat(np.arange(len(chosen), dtype=np.int64), counts),
+        flips=flipper.random((len(rows), 2)) < flip_probability,
+        views=views,
+    )
+
+
+def flipped(images: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return images (v, channels, height, width) flipped as drawn, as a contiguous copy."""
+    out = np.ascontiguousarray(images).copy()
+    horizontal, vertical = flips[:, 0], flips[:, 1]
+    out[horizontal] = out[horizontal][..., ::-1]
+    out[vertical] = out[vertical][..., ::-1, :]
+    return out
+
+
+def misses_round(root: str, hospital: str, round_number: int, probability: float) -> bool:
+    """Whether a hospital is a straggler that misses this round."""
+    return bool(
+        np.random.default_rng(derive(root, "straggler", hospital, round_number)).random() < probability
+    )

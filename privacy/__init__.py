@@ -1,0 +1,22 @@
+"""What a release costs: spends, ledgers, accounting, calibration and reconstruction bounds.
+
+Imports numpy and scipy and nothing else of fedward, so that it can be read, tested and trusted by itself.
+"""
+
+from privacy.accounting import Epsilon, compose, epsilon
+from privacy.calibration import noise_multiplier
+from privacy.ledger import Ledger, LedgerEntry, LedgerError, RepeatedRoundError
+from privacy.release import Release, Spend
+
+__all__ = [
+    "Epsilon",
+    "Ledger",
+    "LedgerEntry",
+    "LedgerError",
+    "Release",
+    "RepeatedRoundError",
+    "Spend",
+    "compose",
+    "epsilon",
+    "noise_multiplier",
+]

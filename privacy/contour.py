@@ -1,0 +1,109 @@
+"""The moment generating function of a history's privacy loss, on a line of the complex plane.
+
+delta(eps) = (1/2 pi i) Int e^(-s eps) M(s) / (s (s + 1)) ds along Re s = c > 0, M(s) = E_P[e^(s L)] the product
+over steps (Zhu, Dong and Wang, 2022, theorem 5, in Laplace form). The trapezoidal rule along the line
+equals the exact value plus its periodic images, which a long enough period makes negligible.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import erfc
+
+from privacy.step_loss import StepLoss, TiltedLoss
+
+Array = npt.NDArray[np.float64]
+Complex = npt.NDArray[np.complex128]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A history: (loss of a step, how many such steps), and the direction of adjacency.
+
+    ``sign`` is 1 where the record is removed (tilt e^((1 + s) l)), -1 where it is added (tilt e^(-s l)).
+    """
+
+    steps: tuple[tuple[StepLoss, int], ...]
+    sign: int = 1
+
+    def tilted(self, c: float, *, oscillating: bool = False) -> list[tuple[TiltedLoss, int]]:
+        """Tilted losses of every kind of step at exponent c, with multiplicity."""
+        a = 1.0 + c if self.sign > 0 else -c
+        return [(step.tilted(a, oscillating=oscillating), count) for step, count in self.steps]
+
+    def cumulants(self, c: float) -> tuple[float, float, float]:
+        """ln M(c), and mean and variance of the total loss under the tilted law."""
+        parts = self.tilted(c)
+        return (
+            sum(count * part.log_moment for part, count in parts),
+            self.sign * sum(count * part.mean for part, count in parts),
+            sum(count * part.variance for part, count in parts),
+        )
+
+
+def chernoff(parts: Parts, epsilon: float, c: float) -> float:
+    """Upper bound on ln delta(epsilon): ln M(c) - c eps + c ln c - (1 + c) ln(1 + c)."""
+    moment = sum(count * part.log_moment for part, count in parts.tilted(c))
+    return moment - c * epsilon + c * math.log(c) - (1.0 + c) * math.log1p(c)
+
+
+@final
+class Contour:
+    """M(s) on the line Re s = c at equidistant frequencies, ready to price any epsilon near the saddle."""
+
+    def __init__(self, parts: Parts, c: float, *, period: float, frequency: float) -> None:
+        self.c = c
+        self.spacing = 2.0 * math.pi / period
+        count = max(16, math.ceil(frequency / self.spacing))
+        self.frequency = self.spacing * np.arange(count)
+        tilted = parts.tilted(c, oscillating=True)
+        self.moment = sum(n * part.log_moment for part, n in tilted)
+        self.mean = parts.sign * sum(n * part.mean for part, n in tilted)
+        value = np.ones(count, dtype=np.complex128)
+        for part, n in tilted:
+            value *= _characteristic(part, parts.sign, self.spacing, count) ** n
+        self._value = value
+
+    def integral(self, epsilon: float, *, reach: float = 1.0, poles: tuple[float, ...] = (0.0, 1.0)) -> float:
+        """(1/2 pi i) Int e^(-s eps) M(s)/prod(s + pole) ds, divided by M(c) e^(-c eps).
+
+        ``reach`` is the share of the frequencies that is used. The end is smoothed (flat up to half), which
+        blurs the loss at the scale of 28/frequency instead of ringing.
+        """
+        count = max(8, round(reach * len(self.frequency)))
+        w = self.frequency[:count]
+        window = 0.5 * erfc((w / (self.spacing * count) - 0.75) * 20.0)
+        value = self._value[:count] * np.exp(1j * w * (self.mean - epsilon)) * window
+        for pole in poles:
+            value = value / (self.c + pole + 1j * w)
+        return self.spacing / math.pi * float(np.sum(value.real) - 0.5 * value[0].real)
+
+    def log_scale(self, epsilon: float) -> float:
+        """ln of what ``integral`` was divided by."""
+        return self.moment - self.c * epsilon
+
+
+def _characteristic(part: TiltedLoss, sign: int, spacing: float, count: int) -> Complex:
+    """E[e^(i w (L - mean))] under the tilted law at w = 0, spacing, 2 spacing, ...
+
+    The frequencies are split as block + offset, so that two thin tables of exponentials and one matrix
+    product give all of them.
+    """
+    # Complex nodes lie where e^(i w l) decays; for the negated loss that is at their conjugates.
+    loss = part.loss - part.mean if sign > 0 else part.mean - part.loss.conj()
+    probability = part.probability if sign > 0 else part.probability.conj()
+    if np.any(part.spread):
+        w = spacing * np.arange(count)
+        value = np.zeros(count, dtype=np.complex128)
+        for p, centre, spread in zip(probability, loss, part.spread, strict=True):
+            value += p * np.exp(1j * w * centre - 0.5 * (w * spread) ** 2)
+        return value
+    inner = max(1, math.isqrt(count))
+    outer = -(-count // inner)
+    fine = np.exp(1j * spacing * np.outer(loss, np.arange(inner)))
+    coarse = np.exp(1j * spacing * inner * np.outer(np.arange(outer), loss)) * probability
+    return (coarse @ fine).reshape(-1)[:count]

@@ -1,0 +1,57 @@
+"""What an adversary gets for free: the public mean, and a release that is noise alone."""
+
+import zlib
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.adversary.base import Attack, Observation, PublicData, PublicTerms, Reconstruction
+from server.adversary.public_model import mean_image
+
+_SEED = 20_240  # the adversary's own constant, unrelated to any hospital's noise
+
+
+@final
+class MeanImage(Attack):
+    """The null attack: one guess, the mean of the public images, whatever was released.
+
+    On aligned medical images it alone reaches SSIM .5 and 20 dB, so no attack is reported without it.
+    """
+
+    name = "mean_image"
+    needs: frozenset[str] = frozenset()
+
+    def reconstruct(self, observation: Observation, public: PublicData) -> Reconstruction:
+        """Return the public mean as the one guess; mid-grey without public images."""
+        guess = mean_image(public, observation.spec.shape)[None]
+        said = "mean of the public images, no release read"
+        return Reconstruction(observation.round, observation.hospital, guess, np.zeros(1), said)
+
+
+def noise_std(terms: PublicTerms) -> float:
+    """Return the standard deviation of the noise on each coordinate of a release, 0 without noise.
+
+    FedSGD: s*C on the gradient sum. FedAvg with plain SGD: each of T local steps adds lr*s*C/B, B the
+    expected batch, so lr*s*C*sqrt(T)/B. Where gradients are not clipped, the terms state s with C = 1.
+    """
+    std = terms.noise_multiplier * (1.0 if terms.clipping_norm is None else terms.clipping_norm)
+    if terms.local_steps > 1:
+        std *= terms.learning_rate * np.sqrt(terms.local_steps) / max(terms.expected_batch, 1e-12)
+    return float(std)
+
+
+def noise_only(observation: Observation) -> Observation:
+    """Return the same observation with a release of pure noise, as the public terms describe it.
+
+    The draw is fixed by a constant, the round and the hospital's name. Without noise the release is zero.
+    """
+    std = noise_std(observation.terms)
+    rng = np.random.default_rng([_SEED, observation.round, zlib.crc32(observation.hospital.encode())])
+
+    def blank(shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return std * rng.standard_normal(shape) if std > 0 else np.zeros(shape)
+
+    release = {name: blank(value.shape) for name, value in sorted(observation.release.items())}
+    return replace(observation, release=release)

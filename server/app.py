@@ -1,0 +1,71 @@
+"""The coordinator's Flower app. The round loop is ours, so that it can be read at one look and survives anything."""
+
+from flwr.app import ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+import tasks
+from configs import RunStoppedError, derive
+from server.adversary.chair import Chair
+from server.adversary.public import load_public
+from server.checkpoints import Checkpoints, write_arrays
+from server.events import EventLog
+from server.exchange import exchange
+from server.model import FlatModel
+from server.optimizer import ServerOptimizer
+from server.roster import introduce
+from server.settings import ServerSettings
+from server.strategy import HospitalStrategy
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation: configure, send, receive, retry, aggregate, quorum, checkpoint; from where it stopped."""
+    settings = ServerSettings.from_config(context.run_config)
+    experiment, runtime = settings.experiment, settings.experiment.runtime
+    events = EventLog(settings.folder / "events.jsonl")
+    model = FlatModel(tasks.get(experiment.task).spec, derive(settings.root, "model"))
+    optimizer = ServerOptimizer(experiment.training, model.initial)
+    checkpoints = Checkpoints(settings.folder / "checkpoints", settings.digest)
+    chair = Chair(
+        experiment.adversary, experiment.attacked_rounds, load_public(settings.public_data), settings.views
+    )
+    members = introduce(grid, experiment, events)
+    strategy = HospitalStrategy(settings, members, model, optimizer, chair, events)
+    strategy.summary()
+    done = 0
+    if (kept := checkpoints.load()) is not None:
+        done, state = kept
+        optimizer.restore(state)
+        events.write("resumed", round=done)
+    names = {member.node: member.hospital for member in members.values()}
+
+    for server_round in range(done + 1, experiment.training.rounds + 1):
+        events.write("round", round=server_round, asked=[m.hospital for m in strategy.cohort(server_round)])
+        reasons: list[str] = []
+
+        def lost(
+            node: int, reason: str, again: bool, at: int = server_round, to: list[str] = reasons
+        ) -> None:
+            short = reason.strip().splitlines()[-1] if reason.strip() else "lost"
+            to.append(f"{names[node]}: {short}")
+            events.write("lost", round=at, hospital=names[node], reason=short, again=again)
+
+        messages = strategy.configure_train(server_round, strategy.arrays(), ConfigRecord(), grid)
+        replies = exchange(grid, messages, retries=runtime.retries, timeout=runtime.timeout, lost=lost)
+        arrays, metrics = strategy.aggregate_train(server_round, replies)
+        if arrays is None or metrics is None:
+            why = reasons[-1] if reasons else "they declined; see events.jsonl"
+            raise RunStoppedError(
+                f"quorum lost in round {server_round}: {metrics['releases'] if metrics else 0} releases where "
+                f"{strategy.needed()} are needed ({why})."
+            )
+        weights = {name: array.numpy() for name, array in arrays.items()}
+        if server_round in experiment.evaluated_rounds:
+            write_arrays(checkpoints.evaluation(server_round), weights, {"round": str(server_round)})
+        checkpoints.save(server_round, optimizer.state())
+        events.write("finished", round=server_round, releases=int(str(metrics["releases"])))
+
+    weights = {name: array.numpy() for name, array in strategy.arrays().items()}
+    write_arrays(settings.folder / "model.safetensors", weights, {"experiment": settings.digest})

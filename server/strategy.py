@@ -1,0 +1,157 @@
+"""The federation's strategy: who is asked what in a round, and what becomes of the releases."""
+
+from collections.abc import Iterable
+from typing import cast, final
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from configs import derive
+from server.adversary.chair import Chair
+from server.aggregation import FixedPointSum
+from server.events import EventLog
+from server.model import FlatModel
+from server.optimizer import ServerOptimizer
+from server.roster import Member
+from server.settings import ServerSettings
+
+
+@final
+class HospitalStrategy(Strategy):
+    """FedSGD, FedAvg and FedProx over named hospitals, with exact sums and a chair for the adversary.
+
+    Only the agreed parameters are aggregated, whatever the adversary had broadcast beside them. Weights are
+    constants of the plan (expected batches for FedSGD, units for FedAvg), never what a hospital happened to draw.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        members: dict[str, Member],
+        model: FlatModel,
+        optimizer: ServerOptimizer,
+        chair: Chair,
+        events: EventLog,
+    ) -> None:
+        self._settings = settings
+        self._training = settings.experiment.training
+        self._members = members
+        self._model = model
+        self._optimizer = optimizer
+        self._chair = chair
+        self._events = events
+
+    def cohort(self, server_round: int) -> list[Member]:
+        """Return the hospitals that are asked in a round, in the order of their names."""
+        members = list(self._members.values())
+        size = self._training.cohort
+        if size is None or size >= len(members):
+            return members
+        drawer = np.random.default_rng(derive(self._settings.root, "cohort", server_round))
+        return [members[i] for i in sorted(drawer.choice(len(members), size=size, replace=False))]
+
+    def needed(self) -> int:
+        """Return how many releases a round needs to count."""
+        size = min(self._training.cohort or len(self._members), len(self._members))
+        quorum = self._training.quorum
+        return max(1, int(np.ceil(quorum * size - 1e-9))) if quorum <= 1 else int(quorum)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Make one message per hospital of the cohort: the round, the model as JSON, and its weights."""
+        honest = {name: array.numpy() for name, array in arrays.items()}
+        spec, weights = self._chair.broadcast(server_round, self._model.spec, honest)
+        record = (
+            arrays
+            if weights is honest
+            else ArrayRecord({n: Array(np.asarray(w)) for n, w in weights.items()})
+        )
+        order = ConfigRecord({**config, "round": server_round, "spec": spec.to_json()})
+        return [
+            Message(
+                RecordDict({"order": order, "weights": record}),
+                dst_node_id=member.node,
+                message_type="train",
+                group_id=str(server_round),
+            )
+            for member in self.cohort(server_round)
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add the releases as they come and take the server's step, if the quorum is met.
+
+        Returns:
+            (the new weights, how many hospitals released); (None, ...) if the quorum is not met.
+        """
+        total = FixedPointSum(self._model.size)
+        weight = 0.0
+        released: set[str] = set()
+        asked = {m.hospital for m in self.cohort(server_round)}
+        for reply in replies:
+            reason = self._add(server_round, reply, total, asked - released)
+            record = cast(ConfigRecord, reply.content["reply"])
+            hospital = str(record["hospital"])
+            if reason is not None:
+                self._events.write("declined", round=server_round, hospital=hospital, reason=reason)
+                continue
+            released.add(hospital)
+            self._events.write("released", round=server_round, hospital=hospital)
+        metrics = MetricRecord({"releases": len(released)})
+        if len(released) < self.needed():
+            return None, metrics
+        weight = sum(self._weight(self._members[h])[1] for h in sorted(released))
+        self._optimizer.step(total.total() / weight)
+        return self.arrays(), metrics
+
+    def arrays(self) -> ArrayRecord:
+        """Return the global weights as float32 arrays by name."""
+        named = self._model.named(self._optimizer.weights)
+        return ArrayRecord({name: Array(value) for name, value in named.items()})
+
+    def _weight(self, member: Member) -> tuple[float, float]:
+        """Return (factor on a hospital's release, its share of the divisor)."""
+        if self._training.local_steps == 1:
+            return 1.0, member.terms.expected_batch
+        return float(member.units), float(member.units)
+
+    def _add(self, server_round: int, reply: Message, total: FixedPointSum, open_for: set[str]) -> str | None:
+        """Add one reply to the sum; return the reason if it is not a release that counts."""
+        record = cast(ConfigRecord, reply.content["reply"])
+        if "declined" in record:
+            return str(record["declined"])
+        hospital = str(record["hospital"])
+        if hospital not in open_for or self._members[hospital].node != reply.metadata.src_node_id:
+            return "rejected: not asked, or a second release of the round"
+        if int(cast(int, record["round"])) != server_round:
+            return f"rejected: a release of round {record['round']}"
+        update = {n: a.numpy() for n, a in cast(ArrayRecord, reply.content["release"]).items()}
+        member = self._members[hospital]
+        try:
+            vector = self._model.flat(update)
+            total.add(vector * self._weight(member)[0])
+        except ValueError as error:
+            return f"rejected: {error}"
+        self._chair.observe(
+            server_round, hospital, member.terms, cast("dict[str, NDArray[np.float64]]", update)
+        )
+        return None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask for nothing: metrics of hospitals' own records would leak outside the ledger."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing was asked, so nothing is aggregated."""
+        return None
+
+    def summary(self) -> None:
+        """Log who takes part."""
+        self._events.write("strategy", hospitals=sorted(self._members), quorum=self.needed())

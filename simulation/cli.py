@@ -1,0 +1,160 @@
+"""The command `fedward`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from configs import Experiment, FedwardError, InputError, Study, load
+from simulation import cli_data, cli_privacy
+from simulation.showing import show_run, show_study
+
+app = typer.Typer(
+    name="fedward",
+    help="Simulate hospitals that train together under differential privacy, and what an adversary gets back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command("epsilon")(cli_privacy.epsilon)
+app.command("noise")(cli_privacy.noise)
+app.command("ledger")(cli_privacy.ledger)
+app.add_typer(cli_data.app, name="data")
+
+Config = Annotated[str, typer.Argument(help="A YAML file, or a preset: demo, ham10000, ...")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. privacy.epsilon=8."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")
+]
+Engine = Annotated[str | None, typer.Option("--engine", help="inline, ray or flower.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of the same settings stopped.")]
+
+
+def _load(config: str, settings: list[str] | None, engine: str | None) -> Experiment | Study:
+    overrides = [*(settings or []), *([f"runtime.engine={engine}"] if engine else [])]
+    return load(config, overrides)
+
+
+def _folder(out: Path | None, config: str) -> Path:
+    return out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+
+
+@app.command()
+def simulate(
+    config: Config,
+    settings: Settings = None,
+    out: Out = None,
+    as_json: Json = False,
+    engine: Engine = None,
+    resume: Resume = False,
+) -> None:
+    """Run one federation with its adversary, scored and reported.
+
+    Example: fedward simulate demo --set privacy.mechanism=local --set privacy.epsilon=8
+    """
+    from simulation.run import simulate as run_experiment
+
+    loaded = _load(config, settings, engine)
+    experiment = loaded.experiment if isinstance(loaded, Study) else loaded
+    console = Console(stderr=True)
+    run = run_experiment(experiment, _folder(out, config), resume=resume, console=console)
+    if as_json:
+        _print_json(run.summary)
+    show_run(run, console)
+
+
+@app.command()
+def budgets(
+    config: Config,
+    settings: Settings = None,
+    out: Out = None,
+    as_json: Json = False,
+    engine: Engine = None,
+    resume: Resume = False,
+) -> None:
+    """Run mechanisms x budgets: utility and attacks, side by side.
+
+    Example: fedward budgets demo --set 'study.budgets=[none, 1e6, 8]'
+    """
+    from simulation.study import run_budgets
+
+    loaded = _load(config, settings, engine)
+    study = loaded if isinstance(loaded, Study) else Study(experiment=loaded)
+    console = Console(stderr=True)
+    run = run_budgets(study, _folder(out, config), Path(config).stem, resume=resume, console=console)
+    if as_json:
+        _print_json(run.summary)
+    show_study(run, console)
+
+
+@app.command()
+def attack(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    attacks: Annotated[
+        list[str] | None, typer.Option("--attack", help="An attack's name; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Attack the views that a run recorded again, without training."""
+    from server.adversary.registry import ATTACKS
+    from simulation.run import attack_again
+
+    unknown = [a for a in attacks or [] if a not in ATTACKS]
+    if unknown:
+        raise InputError(f"--attack {unknown[0]}: unknown attack; choose from {', '.join(ATTACKS)}.")
+    again = attack_again(run, attacks or [])  # type: ignore[arg-type]
+    if as_json:
+        _print_json(again.summary["attacks"])
+    show_run(again, Console(stderr=True))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or studies.")],
+    out: Out = None,
+) -> None:
+    """Build a report again; several runs give one page side by side."""
+    from simulation.report.build import build_comparison, build_report
+
+    missing = [r for r in runs if not (r / "summary.json").is_file()]
+    if missing:
+        raise InputError(f"{missing[0]}: has no summary.json; it is not the folder of a finished run.")
+    path = build_report(runs[0]) if len(runs) == 1 else build_comparison(runs, out or Path("comparison.html"))
+    sys.stdout.write(f"{path}\n")
+
+
+def main() -> None:
+    """Run the command line: one sentence and an exit code where something is wrong, never a traceback."""
+    error = Console(stderr=True)
+    try:
+        app(standalone_mode=False)
+    except FedwardError as problem:
+        error.print(str(problem), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        error.print("Interrupted; go on with --resume and the same --out.")
+        sys.exit(130)
+    except Exception as problem:  # click's own errors carry a sentence and a code
+        code = getattr(problem, "exit_code", None)
+        if code is None:
+            raise
+        shown = getattr(problem, "format_message", lambda: "")()
+        if shown:
+            error.print(shown, style="red", highlight=False, markup=False)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Commands that price: `fedward epsilon`, `fedward noise`, `fedward ledger`."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import privacy
+from configs import InputError
+
+Delta = Annotated[float, typer.Option(help="delta in (0, 1)")]
+Rate = Annotated[float, typer.Option(help="probability that a record is drawn in a step")]
+Steps = Annotated[int, typer.Option(help="number of noisy steps")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number for JSON: null where nothing is claimed."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def as_content(price: privacy.Epsilon) -> dict[str, Any]:
+    """Return a price as JSON content."""
+    return {
+        "lower": finite(price.lower),
+        "estimate": finite(price.estimate),
+        "upper": finite(price.upper),
+        "method": price.method,
+        "opacus_rdp": finite(price.opacus_rdp),
+    }
+
+
+def _write(content: object) -> None:
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+
+
+def epsilon(
+    noise_multiplier: Annotated[float, typer.Option(help="noise standard deviation / clipping norm")],
+    sample_rate: Rate,
+    steps: Steps,
+    delta: Delta,
+    as_json: Json = False,
+) -> None:
+    """Price DP-SGD: the epsilon of so many Poisson-subsampled Gaussian steps, add/remove one record."""
+    try:
+        price = privacy.epsilon(
+            noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    _write(as_content(price))
+
+
+def noise(
+    epsilon: Annotated[float, typer.Option(help="the budget")],
+    delta: Delta,
+    sample_rate: Rate,
+    steps: Steps,
+    as_json: Json = False,
+) -> None:
+    """Calibrate: the smallest noise multiplier that keeps a budget."""
+    try:
+        value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    _write({"noise_multiplier": value})
+
+
+def ledger(
+    files: Annotated[list[Path], typer.Argument(help="Ledger files of one patient's hospitals or runs.")],
+    delta: Annotated[float, typer.Option(help="delta in (0, 1)")] = 1e-5,
+    as_json: Json = False,
+) -> None:
+    """Check the chain of ledgers and price them together: what somebody in all of them has spent."""
+    spends: list[privacy.Spend] = []
+    unprotected = 0
+    rows: list[dict[str, Any]] = []
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path}: no such ledger file.")
+        try:
+            kept = privacy.Ledger.open(path)
+        except (privacy.LedgerError, ValueError) as error:
+            raise InputError(str(error)) from error
+        own = [entry.spend for entry in kept.entries]
+        spends += [s for s in own if s is not None]
+        unprotected += sum(s is None for s in own)
+        rows.append({"file": str(path), "releases": len(own), "unprotected": sum(s is None for s in own)})
+    price = None if unprotected else as_content(privacy.compose(spends, delta=delta))
+    _write({"ledgers": rows, "delta": delta, "epsilon": price})

@@ -1,0 +1,154 @@
+"""Where truth and adversary are kept apart: public data, decoys, and the images that a round really used."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.planning import Plan
+from clients.sampling import draw, flipped
+from configs import HOSPITALS, Experiment, derive, root_of
+from server.adversary.base import PublicData
+from simulation.setup import Setup
+from tasks.base import Records
+from tasks.registry import phantom
+
+PHANTOM_PUBLIC_SEED = 1_000_003  # never a hospital's phantom
+LEAST_DECOYS = 19  # per target, so that a single hit has p = .05
+
+
+@final
+@dataclass(frozen=True)
+class Pools:
+    """The images that no hospital trained on, split between the adversary and the scorer.
+
+    Attributes:
+        public: what the adversary owns.
+        decoys: what the scorer keeps; never shown to the adversary.
+    """
+
+    public: PublicData
+    decoys: Records
+
+
+@final
+@dataclass(frozen=True)
+class Targets:
+    """The images that one hospital's release of one round was made from.
+
+    Attributes:
+        images: uint8 (n, channels, height, width), as the network saw the first view of each.
+        ids: their names.
+        sites: their sites.
+    """
+
+    images: NDArray[np.uint8]
+    ids: list[str]
+    sites: NDArray[np.str_]
+
+
+def make_pools(setup: Setup) -> Pools:
+    """Split what no hospital trained on, by unit, between the adversary and the scorer.
+
+    Real data: the records held out or cut away by `max_records`. Phantoms: other phantom images, as many as wanted;
+    a phantom adversary of real data gets these, and the scorer keeps all unseen records.
+    """
+    experiment = setup.experiment
+    settings = experiment.adversary
+    unseen = Records.joined([setup.heldout, setup.deal.leftover])
+    if settings.public_data == "none":
+        return Pools(PublicData(np.zeros((0, *setup.task.shape), dtype=np.uint8), "no public data"), unseen)
+    if settings.public_data == "phantom" or experiment.phantom:
+        count = settings.public_images * (2 if experiment.phantom else 1)
+        more = _phantom(experiment, max(64, count))
+        public, rest = _divide(more, settings.public_images, experiment.seed)
+        words = f"{len(public)} synthetic images of the phantom, other than the hospitals'"
+        return Pools(PublicData(public.pixels(), words), rest if experiment.phantom else unseen)
+    public, rest = _divide(unseen, min(settings.public_images, len(unseen) // 2), experiment.seed)
+    words = f"{len(public)} images of other {setup.task.unit}s of the same dataset, all sites mixed"
+    return Pools(PublicData(public.pixels(), words), rest)
+
+
+def _divide(records: Records, limit: int, seed: int) -> tuple[Records, Records]:
+    """Return (at most `limit` records, the rest), whole units drawn at random."""
+    units = records.unit_rows()
+    order = np.random.default_rng(derive(seed, "public data")).permutation(len(units))
+    taken: list[int] = []
+    rest: list[int] = []
+    for u in order:
+        into = taken if len(taken) + len(units[u]) <= limit else rest
+        into.extend(units[u].tolist())
+    return records.take(sorted(taken)), records.take(sorted(rest))
+
+
+def _phantom(experiment: Experiment, count: int) -> Records:
+    settings = experiment.task.model_copy(update={"phantom_images": count})
+    splits = phantom(settings, PHANTOM_PUBLIC_SEED).load()
+    return Records.joined([splits.train, splits.validation, splits.test])
+
+
+def targets_of(setup: Setup, hospital: str, round_number: int) -> Targets:
+    """Return the images behind one release, by asking the hospital's own sampling again.
+
+    With several local steps: every image that was drawn in any of them, once, as it was first seen.
+    """
+    experiment = setup.experiment
+    training = experiment.training
+    records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
+    units = records.unit_rows(experiment.privacy.unit)
+    plan: Plan = setup.plans[hospital]
+    seen: dict[int, NDArray[np.uint8]] = {}
+    for step in range(training.local_steps):
+        drawn = draw(
+            root_of(experiment.seed, HOSPITALS),
+            hospital,
+            round_number,
+            step,
+            unit_rows=units,
+            sample_rate=plan.sample_rate,
+            views=training.views,
+            flip_probability=training.flips,
+        )
+        images = flipped(records.pixels(drawn.rows), drawn.flips)
+        for i in range(0, len(drawn.rows), drawn.views):
+            seen.setdefault(int(drawn.rows[i]), images[i])
+    rows = np.array(list(seen), dtype=np.int64)
+    stacked = np.stack(list(seen.values())) if seen else np.zeros((0, *setup.task.shape), dtype=np.uint8)
+    return Targets(stacked, records.ids[rows].tolist(), records.sites[rows])
+
+
+def deal_decoys(
+    pool: Records, targets: Targets, *, ranked: int, most: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose which targets are ranked and which decoys each of them gets.
+
+    Decoys come from the target's own site where the pool has enough of it, disjoint per target, the same number
+    for each; fewer targets are ranked where the pool would give each fewer than 19.
+
+    Args:
+        pool: the scorer's images.
+        targets: the attacked images.
+        ranked: at most so many targets.
+        most: at most so many decoys each.
+        seed: of the choice.
+
+    Returns:
+        (positions of the ranked targets (t,), positions in the pool (t, m)); both empty where the pool has nothing.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(len(targets.ids))[: max(1, ranked)])
+    count = min(len(chosen), max(1, len(pool) // LEAST_DECOYS))
+    chosen = chosen[np.sort(rng.permutation(len(chosen))[:count])] if len(chosen) else chosen
+    sites = [str(s) for s in targets.sites[chosen]]
+    own = {site: rng.permutation(np.flatnonzero(pool.sites == site)).tolist() for site in sorted(set(sites))}
+    need = {site: sites.count(site) for site in own}
+    each = min([most, *(len(own[s]) // need[s] for s in own)], default=0)
+    if each < min(most, LEAST_DECOYS):  # too few of a site: all sites serve all targets
+        everything = rng.permutation(len(pool)).tolist()
+        each = min(most, len(pool) // max(1, len(chosen)))
+        own, sites = {"": everything}, [""] * len(chosen)
+    if each == 0 or len(chosen) == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
+    dealt = [[own[site].pop() for _ in range(each)] for site in sites]
+    return chosen.astype(np.int64), np.array(dealt, dtype=np.int64)

@@ -1,0 +1,111 @@
+"""What settings and terms are called in a report that people read."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+IMAGES: Mapping[str, str] = MappingProxyType({"ham10000": "photographs of skin lesions (HAM10000)"})
+
+PLACEMENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "server": "an honest but curious server, which reads what every hospital sends and changes nothing",
+        "malicious_server": "a malicious server, which reads what every hospital sends and chooses the model "
+        "that it sends to each",
+    }
+)
+
+ATTACKS: Mapping[str, str] = MappingProxyType(
+    {
+        "imprint": "plants a layer in the model whose update carries single images",
+        "mean_image": "looks at nothing that a hospital sent and guesses the average public image",
+    }
+)
+
+MECHANISMS: Mapping[str, str] = MappingProxyType(
+    {
+        "none": "no protection",
+        "clip_only": "clipping only",
+        "noise_only": "noise only",
+        "local": "noise at each hospital",
+        "pooled": "all data in one place, with noise",
+    }
+)
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    (
+        "Clipping and noise (DP-SGD)",
+        "Before a hospital sends an update, the influence of every single image on it is limited "
+        "(clipping), and random noise is added. Only both together protect. The noise multiplier says how "
+        "large the noise is, measured in that limit.",
+    ),
+    (
+        "Epsilon (ε), the privacy budget",
+        "How much more likely any outcome can become because one image took part: at most e^ε times, "
+        "except with probability δ (delta). Small is private. At ε = 8 the factor is already about 3,000; "
+        "far above that, ε by itself says little and the attacks that were tried say more.",
+    ),
+    (
+        "Exact ε and the ε of RDP",
+        "The same noise can be priced by different methods. The report claims the upper end of a tight "
+        "bracket. The widely used RDP method, as in the library Opacus, gives a larger number for the same "
+        "noise.",
+    ),
+    (
+        "Null",
+        "What somebody achieves who saw nothing from the hospitals: the average of public images, or the "
+        "same attack run on pure noise, whichever does better. Only what goes beyond the null was leaked.",
+    ),
+    (
+        "SSIM",
+        "Similarity of two images, 1 for identical ones. An image counts as copied above 0.9. Medical "
+        "images of one kind are alike, so the null can reach 0.5 and more: an SSIM means nothing without "
+        "its null.",
+    ),
+    (
+        "Recognised (rank 1)",
+        "The true image is hidden among decoys, other images that the adversary never saw. It is "
+        "recognised if it is the one closest to any reconstruction. By chance that happens once in (decoys "
+        "+ 1) times.",
+    ),
+    (
+        "Recognised when shown the candidates",
+        "As above, but the adversary is handed the candidate images and only has to say which one was used.",
+    ),
+    (
+        "Worst-case bound",
+        "The most that any adversary could reach in recognising one image from one update, whatever it "
+        "knows and tries. A bound near 100% rules nothing out. The relaxed bound models a weaker "
+        "adversary; it is no guarantee.",
+    ),
+    (
+        "AUROC",
+        "Of one image with the finding and one without, how often the model gives the higher score to the "
+        "right one. 0.5 is guessing, 1 is perfect.",
+    ),
+)
+
+
+def pictures(summary: Mapping[str, Any]) -> str:
+    """Return what the images of a run are."""
+    kind = IMAGES.get(summary["task"], f"images ({summary['task']})")
+    return f"synthetic stand-ins for {kind}" if summary["data"] == "phantom" else kind
+
+
+def placement(name: str) -> str:
+    """Return who sits at a placement, and what one can do there."""
+    return PLACEMENTS.get(name, f"an adversary at '{name}'")
+
+
+def attack(name: str) -> str:
+    """Return what an attack does; empty where it is not known here."""
+    return ATTACKS.get(name, "")
+
+
+def mechanism(name: str) -> str:
+    """Return the short name of a mechanism."""
+    return MECHANISMS.get(name, name)
+
+
+def per_unit(summary: Mapping[str, Any]) -> str:
+    """Return what the budget is counted for: 'image', 'lesion', ..."""
+    return str(summary["hospitals"][0]["unit"]) if summary["hospitals"] else "image"

@@ -1,0 +1,96 @@
+"""The four tiles at the top of a run's page: who trained, how well, what was promised, what leaked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from simulation.report.numbers import counted, decimal, interval, percent, significant
+from simulation.report.outcomes import Outcome, level
+from simulation.report.phrases import per_unit
+from simulation.report.words_budget import EMPTY_ABOVE, highest_epsilon
+
+Summary = dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Tile:
+    """A number for people: what it is about, the number, and what it assumes."""
+
+    about: str
+    number: str
+    meaning: str
+
+
+def run_tiles(summary: Summary, found: Sequence[Outcome]) -> list[Tile]:
+    """Return the tiles of a run."""
+    return [_trained(summary), _works(summary), _promised(summary), _leaked(found)]
+
+
+def _trained(summary: Summary) -> Tile:
+    images = counted(sum(int(h["records"]) for h in summary["hospitals"]), "image")
+    rounds = counted(int(summary["rounds"]), "round")
+    if summary["experiment"]["privacy"]["mechanism"] == "pooled":
+        return Tile("Trained", "One collection", f"{images} brought together in one place; {rounds}")
+    hospitals = counted(len(summary["hospitals"]), "hospital")
+    return Tile(
+        "Trained together", hospitals, f"{images}, {rounds}; images stayed, one update per round left"
+    )
+
+
+def _works(summary: Summary) -> Tile:
+    auroc = (summary.get("metrics") or {}).get("auroc")
+    heldout = counted(int(summary["heldout"]), "image")
+    if auroc is None:
+        return Tile("Works", "not measured", f"on the {heldout} kept aside")
+    return Tile(
+        "Works",
+        f"{significant(100 * auroc)} of 100",
+        f"pairs of images told apart (AUROC {decimal(auroc)}, n = {heldout} not trained on; guessing: 50)",
+    )
+
+
+def _promised(summary: Summary) -> Tile:
+    epsilon = highest_epsilon(summary)
+    if epsilon is None:
+        some = any(h["epsilon"] for h in summary["hospitals"])
+        why = "some hospitals claim no budget" if some else _why_nothing(summary)
+        return Tile("Promised", "nothing", why)
+    hospital = next(h for h in summary["hospitals"] if h["epsilon"])
+    means = f"privacy budget per {per_unit(summary)} for the whole run, δ {significant(hospital['delta'])}"
+    means += "; so large that it rules nothing out" if epsilon >= EMPTY_ABOVE else "; small is private"
+    return Tile("Promised", f"ε ≤ {significant(epsilon)}", means)
+
+
+def _why_nothing(summary: Summary) -> str:
+    mechanism = summary["experiment"]["privacy"]["mechanism"]
+    return {
+        "none": "no noise was added, nothing was limited",
+        "clip_only": "clipping alone adds no noise, so it protects nobody",
+        "noise_only": "noise without a limit on single images claims nothing",
+    }.get(mechanism, "no privacy budget is claimed")
+
+
+def _leaked(found: Sequence[Outcome]) -> Tile:
+    tried = [o for o in found if o.recovered]
+    if not tried:
+        return Tile("Leaked", "not tested", "no attack was part of this run")
+    outcome = tried[0]
+    worst = level(found)
+    if worst in ("recognised", "informed"):
+        key = "rank1" if worst == "recognised" else "informed"
+        with_share = [(o, s) for o in tried if (s := getattr(o, key)) is not None]
+        best, share = max(with_share, key=lambda pair: pair[1].rate)
+        shown = " when shown the candidates" if worst == "informed" else f" among {best.decoys + 1:,}"
+        means = f"images recognised{shown} ({percent(share.rate)}, {interval(share.interval)}); null: "
+        return Tile(
+            "Leaked", f"{share.hits:,} of {share.total:,}", f"{means}{percent(best.chance)} by chance"
+        )
+    copied = outcome.recovered
+    if copied is None:
+        return Tile("Leaked", "not tested", "no attack was part of this run")
+    null = (
+        "no null was measured" if outcome.null is None else f"null: {percent(outcome.null)} by seeing nothing"
+    )
+    means = f"images copied ({percent(copied.rate)}, 95% interval {interval(copied.interval)}); {null}"
+    return Tile("Leaked", f"{copied.hits:,} of {copied.total:,}", means)

@@ -1,0 +1,125 @@
+"""What a run or a study means, in sentences that its summary supports."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from simulation.report import phrases
+from simulation.report.limits import run_limits, study_limits
+from simulation.report.numbers import counted, decimal, listed, significant
+from simulation.report.outcomes import outcomes
+from simulation.report.words_attacks import attack_words
+from simulation.report.words_budget import protection_words
+from simulation.report.words_study import findings, group_words, groups_of
+
+Summary = dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Chapter:
+    """A heading and its sentences."""
+
+    heading: str
+    sentences: tuple[str, ...]
+
+
+def run_words(summary: Summary) -> list[str]:
+    """Return what a run's numbers mean: who trained, how well, what was promised, what leaked, the limits.
+
+    Args:
+        summary: the run's summary; `words` in it is not read.
+    """
+    return [sentence for chapter in run_chapters(summary) for sentence in chapter.sentences]
+
+
+def study_words(summary: Summary) -> list[str]:
+    """Return what a study's numbers mean, budget by budget."""
+    return [sentence for chapter in study_chapters(summary) for sentence in chapter.sentences]
+
+
+def run_chapters(summary: Summary) -> list[Chapter]:
+    """Return the sentences of a run by chapter."""
+    found = outcomes(summary["attacks"])
+    return [
+        Chapter("Who trained", who_words(summary)),
+        Chapter("How well it works", utility_words(summary)),
+        Chapter("What was promised", protection_words(summary)),
+        Chapter("What leaked, and to whom", tuple(attack_words(found, summary))),
+        Chapter("What is not promised", run_limits(summary)),
+    ]
+
+
+def study_chapters(summary: Summary) -> list[Chapter]:
+    """Return the sentences of a study by chapter."""
+    groups = groups_of(summary)
+    if not groups:
+        return [Chapter("What was compared", ("The study has no finished run.",))]
+    runs = sum(len(g.summaries) for g in groups)
+    compared = (
+        f"{counted(runs, 'run')} of the same training under {counted(len(groups), 'setting')} of protection."
+    )
+    return [
+        Chapter("Who trained", (*who_words(groups[0].summaries[0]), compared)),
+        Chapter("What was found", tuple(findings(groups))),
+        *(Chapter(g.label, tuple(group_words(g))) for g in groups),
+        Chapter("What is not promised", study_limits([s for g in groups for s in g.summaries])),
+    ]
+
+
+def who_words(summary: Summary) -> tuple[str, ...]:
+    """Say who trained on what, for how long."""
+    hospitals = summary["hospitals"]
+    images = counted(sum(int(h["records"]) for h in hospitals), "image")
+    what = phrases.pictures(summary)
+    rounds = counted(int(summary["rounds"]), "round")
+    if summary["experiment"]["privacy"]["mechanism"] == "pooled":
+        return (
+            f"One model was trained on {images} brought together in one place, {what}, in {rounds}. "
+            "Whoever holds that collection sees every image.",
+        )
+    names = listed([str(h["name"]) for h in hospitals])
+    together = f"{counted(len(hospitals), 'hospital')} ({names}) trained one model"
+    words = [
+        f"{together}{' together' if len(hospitals) > 1 else ''} on {images}, {what}, in {rounds}.",
+        "The images stayed where they were; what left a hospital was one update of the model per round.",
+    ]
+    absent = [f"{h['name']} ({h['declined']})" for h in hospitals if h.get("declined")]
+    if absent:
+        words.append(f"Rounds in which a hospital sent nothing: {listed(absent)}.")
+    return tuple(words)
+
+
+def utility_words(summary: Summary) -> tuple[str, ...]:
+    """Say how well the model works, on how many images, and whether the attack spoilt it."""
+    auroc = (summary.get("metrics") or {}).get("auroc")
+    heldout = counted(int(summary["heldout"]), "image")
+    if auroc is None:
+        return (f"How well the model works could not be measured on the {heldout} kept aside for it.",)
+    words = [f"{_auroc_words(auroc, summary)} This was measured on {heldout} that no hospital trained on."]
+    clean = summary.get("clean")
+    before = (clean or {}).get("metrics", {}).get("auroc")
+    if (
+        summary["attacks"]
+        and clean is not None
+        and before is not None
+        and clean["round"] != summary["rounds"]
+    ):
+        words.append(
+            f"After round {clean['round']}, the last one that was not attacked, AUROC was {decimal(before)}; "
+            f"after the last round, with the attack, {decimal(auroc)}."
+        )
+    return tuple(words)
+
+
+def _auroc_words(auroc: float, summary: Summary) -> str:
+    classes = summary["experiment"]["task"].get("classes", 2)
+    of_pairs = f"{significant(100 * auroc)} of 100 pairs"
+    if classes == 2:
+        return (
+            "Shown one image that needs attention and one that does not, the model gives the higher score "
+            f"to the right one in {of_pairs} (AUROC {decimal(auroc)}; 50 of 100 is guessing)."
+        )
+    return (
+        f"Shown one image of a class and one of another, the model tells them apart in {of_pairs}, averaged "
+        f"over the classes (AUROC {decimal(auroc)}; 50 of 100 is guessing)."
+    )

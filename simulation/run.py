@@ -1,0 +1,179 @@
+"""One federated run with its adversary, from settings to report."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import pandas as pd
+from rich.console import Console
+
+from clients.site import SiteSettings
+from configs import HOSPITALS, Experiment, root_of
+from configs.sections import AttackName
+from server.adversary.public import save_public
+from server.checkpoints import read_arrays
+from server.settings import ServerSettings
+from simulation.attacking import AttackResults, run_attacks
+from simulation.engines.running import prepare_environment, run_engine
+from simulation.evaluation import Evaluator
+from simulation.folder import RunFolder, versions
+from simulation.pools import Pools, make_pools
+from simulation.progress import ProgressDisplay
+from simulation.setup import Setup, prepare
+from simulation.tables import flat, hospital_rows, rounds_table, utility_after
+from simulation.watching import Watcher
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where everything lies.
+        summary: what `summary.json` holds.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+def simulate(
+    experiment: Experiment,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    report: bool = True,
+) -> Run:
+    """Run an experiment and write its folder.
+
+    Args:
+        experiment: what to run.
+        out: the run's folder; must not hold a run unless `resume`.
+        resume: go on where a run of the same experiment stopped. What was released is not released anew: the same
+            broadcast gives the same release, at no charge.
+        console: where progress goes; None is silent.
+        report: build `report.html`.
+
+    Raises:
+        InputError: before anything is written, for whatever makes the run impossible.
+        RunStoppedError: budget exhausted, quorum lost, bound beaten.
+    """
+    import json
+
+    setup = prepare(experiment)
+    folder = RunFolder(Path(out).resolve())
+    with folder.locked():
+        folder.open(experiment, setup.fingerprint, resume=resume)
+        if resume and folder.summary.is_file():
+            return Run(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
+        started = time.monotonic()
+        pools = make_pools(setup) if experiment.attacked_rounds else None
+        _federate(setup, folder, pools, console)
+        attacks = AttackResults([], [])
+        if pools is not None:
+            attacks = run_attacks(setup, folder, pools, experiment.adversary.attacks)
+        summary = _finish(setup, folder, pools, attacks, time.monotonic() - started)
+        if report:
+            from simulation.report.build import build_report
+
+            build_report(folder.path)
+        return Run(folder.path, summary)
+
+
+def attack_again(path: Path, names: Sequence[AttackName]) -> Run:
+    """Attack the views that a run recorded, without training, and renew its tables and its report.
+
+    Raises:
+        InputError: if the folder holds no run, or its data are gone.
+    """
+    import json
+
+    folder = RunFolder(path.resolve())
+    experiment = folder.read_experiment()
+    setup = prepare(experiment)
+    with folder.locked():
+        folder.open(experiment, setup.fingerprint, resume=True)
+        pools = make_pools(setup)
+        attacks = run_attacks(setup, folder, pools, names or experiment.adversary.attacks)
+        seconds = 0.0
+        if folder.summary.is_file():
+            seconds = json.loads(folder.summary.read_text(encoding="utf-8"))["seconds"]
+        summary = _finish(setup, folder, pools, attacks, seconds)
+        from simulation.report.build import build_report
+
+        build_report(folder.path)
+        return Run(folder.path, summary)
+
+
+def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Console | None) -> None:
+    """Run the engine, with the watcher beside it; returns when the last model was evaluated."""
+    experiment = setup.experiment
+    prepare_environment(folder.path)
+    server = ServerSettings.of(experiment, folder.path)
+    if pools is not None:
+        save_public(server.public_data, pools.public)
+    device = "cuda" if experiment.runtime.gpus_per_hospital > 0 else "cpu"
+    site = SiteSettings(experiment, root_of(experiment.seed, HOSPITALS), folder.ledgers, device)
+    site.save(folder.site_settings)
+    checkpoints = folder.path / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    hospitals = len(setup.deal.hospitals)
+    display = ProgressDisplay(console or Console(quiet=True), experiment.training.rounds, folder.path.name)
+    if not folder.model.is_file():
+        with display, Watcher(folder.events, checkpoints, Evaluator(setup), display):
+            run_engine(experiment, server, hospitals, folder.site_settings)
+    with Watcher(folder.events, checkpoints, Evaluator(setup), None):
+        pass  # a run that was stopped between its last round and its last evaluation is caught up here
+
+
+def _finish(
+    setup: Setup, folder: RunFolder, pools: Pools | None, attacks: AttackResults, seconds: float
+) -> dict[str, Any]:
+    """Write the tables and the summary."""
+    experiment = setup.experiment
+    table = rounds_table(folder.events)
+    hospitals = hospital_rows(setup, folder, table)
+    table.to_csv(folder.path / "rounds.csv", index=False)
+    pd.DataFrame([flat(row) for row in hospitals]).to_csv(folder.path / "hospitals.csv", index=False)
+    if attacks.targets:
+        pd.DataFrame(attacks.targets).to_csv(folder.attacks, index=False)
+    last = experiment.training.rounds
+    clean = max((r for r in experiment.evaluated_rounds if r not in experiment.attacked_rounds), default=None)
+    summary: dict[str, Any] = {
+        "kind": "run",
+        "fedward": versions()["fedward"],
+        "task": setup.task.name,
+        "data": "phantom" if experiment.phantom else "real",
+        "engine": experiment.runtime.engine,
+        "rounds": last,
+        "seconds": round(seconds, 2),
+        "model_sha256": model_digest(folder.model),
+        "experiment_sha256": experiment.digest(),
+        "experiment": experiment.model_dump(mode="json"),
+        "metrics": utility_after(table, last),
+        "clean": None if clean is None else {"round": clean, "metrics": utility_after(table, clean)},
+        "heldout": len(setup.heldout),
+        "public_data": pools.public.description if pools is not None else None,
+        "hospitals": hospitals,
+        "attacks": attacks.summary,
+    }
+    from simulation.report.words import run_words
+
+    summary["words"] = run_words(summary)
+    folder.write_json(folder.summary, summary)
+    return summary
+
+
+def model_digest(path: Path) -> str:
+    """Return the sha256 of a model's weights, by name, type and bytes; metadata do not count."""
+    arrays, _ = read_arrays(path)
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""What a person sees in the terminal when a run ends: a table, what it means, and where the report is."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from simulation.run import Run
+from simulation.study import budget_row
+
+
+def show_run(run: Run, console: Console) -> None:
+    """Print hospitals, attacks and the report's path."""
+    summary = run.summary
+    table = Table(
+        title=f"{summary['task']} ({summary['data']}), {summary['rounds']} rounds", title_justify="left"
+    )
+    for column in ("hospital", "records", "noise multiplier", "epsilon (at most)", "AUROC"):
+        table.add_column(column, justify="left" if column == "hospital" else "right")
+    for row in summary["hospitals"]:
+        claimed = f"{row['epsilon']['upper']:.4g}" if row["epsilon"] else "no claim"
+        utility = _number((row["metrics"] or {}).get("auroc"))
+        table.add_row(row["name"], str(row["records"]), _number(row["noise_multiplier"]), claimed, utility)
+    console.print(table)
+    for attack in summary["attacks"]:
+        console.print(
+            f"{attack['attack']} at the {attack['placement']} on {attack['hospital']}, round {attack['round']}: "
+            f"{_percent(attack['recovered'])} of {attack['targets']} images copied "
+            f"(null {_percent(attack['null_recovered'])}), {_percent(attack['rank1'])} identified among "
+            f"{attack['decoys'] + 1} (p {_number(attack['rank1_p'])})",
+            highlight=False,
+        )
+    _end(run, console)
+
+
+def show_study(run: Run, console: Console) -> None:
+    """Print one line per cell and the report's path."""
+    table = Table(title="Utility, price and attack per cell", title_justify="left")
+    columns = (
+        "cell",
+        "AUROC",
+        "MCC",
+        "epsilon (at most)",
+        "noise",
+        "images copied",
+        "null",
+        "identified",
+        "among",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "cell" else "right")
+    for cell in run.summary["cells"]:
+        row = budget_row(cell)
+        noise = _number(row["noise_multiplier_max"])
+        if row["noise_multiplier_min"] != row["noise_multiplier_max"]:
+            noise = f"{_number(row['noise_multiplier_min'])} to {noise}"
+        table.add_row(
+            cell["cell"],
+            _number(row.get("auroc")),
+            _number(row.get("mcc")),
+            _number(row["epsilon_upper"]) if row["epsilon_upper"] is not None else "no claim",
+            noise,
+            _percent(row.get("imprint_recovered")),
+            _percent(row.get("imprint_null_recovered")),
+            _percent(row.get("imprint_rank1")),
+            str(row.get("imprint_decoys", 0) + 1),
+        )
+    console.print(table)
+    _end(run, console)
+
+
+def _end(run: Run, console: Console) -> None:
+    console.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _percent(value: Any) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"

@@ -1,0 +1,110 @@
+"""The tables of a run, from its event log and its ledgers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clients.site import ledger_file
+from privacy import Ledger
+from server.events import read_events
+from simulation.folder import RunFolder
+from simulation.setup import Setup
+
+
+def rounds_table(events: Path) -> pd.DataFrame:
+    """Return one row per finished round: asked, released, seconds, and utility where it was measured."""
+    rows: dict[int, dict[str, Any]] = {}
+    started: dict[int, float] = {}
+    for event, _ in read_events(events):
+        kind = event["event"]
+        if kind == "round":
+            started[event["round"]] = event["time"]
+            rows[event["round"]] = {"round": event["round"], "asked": len(event["asked"])}
+        elif kind == "finished":
+            row = rows[event["round"]]
+            row["released"] = event["releases"]
+            row["seconds"] = round(event["time"] - started[event["round"]], 3)
+        elif kind == "evaluated":
+            row = rows.setdefault(event["round"], {"round": event["round"]})
+            row.update(event["metrics"])
+            for name, metrics in event["hospitals"].items():
+                row.update({f"{metric}[{name}]": value for metric, value in metrics.items()})
+    return pd.DataFrame([rows[r] for r in sorted(rows) if "released" in rows[r]])
+
+
+def utility_after(
+    table: pd.DataFrame, round_number: int, hospital: str | None = None
+) -> dict[str, float | None]:
+    """Return the metrics after a round, overall or of one hospital; empty where they were not measured."""
+    metrics = ("auroc", "mcc", "balanced_accuracy", "loss")
+    found = table[table["round"] == round_number]
+    if not len(found):
+        return {}
+    row = found.iloc[0]
+    columns = {m: m if hospital is None else f"{m}[{hospital}]" for m in metrics}
+    return {m: _number(row[c]) for m, c in columns.items() if c in row}
+
+
+def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row per hospital: its terms, what its ledger says was spent, and its utility."""
+    settings = setup.experiment.privacy
+    last = setup.experiment.training.rounds
+    declined = _declined(folder.events)
+    rows: list[dict[str, Any]] = []
+    for name, plan in setup.plans.items():
+        path = ledger_file(folder.ledgers, name)
+        ledger = Ledger.open(path)
+        price = ledger.price(settings.delta) if plan.claims and ledger.entries else None
+        claimed = price is not None and np.isfinite(price.upper)
+        rows.append(
+            {
+                "name": name,
+                "records": plan.records,
+                "units": plan.units,
+                "unit": settings.unit,
+                "sample_rate": plan.sample_rate,
+                "noise_multiplier": plan.noise_multiplier,
+                "clipping_norm": plan.clipping_norm,
+                "steps": sum(s.steps for s in ledger.spends() if s is not None),
+                "releases": len(ledger.entries),
+                "delta": settings.delta if plan.claims else None,
+                "epsilon": {
+                    "lower": price.lower,
+                    "estimate": price.estimate,
+                    "upper": price.upper,
+                    "method": price.method,
+                }
+                if price is not None and claimed
+                else None,
+                "epsilon_opacus_rdp": _number(price.opacus_rdp) if price is not None else None,
+                "metrics": utility_after(table, last, name) or None,
+                "declined": declined.get(name, 0),
+                "ledger": str(path.relative_to(folder.path)),
+            }
+        )
+    return rows
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a nested row as one level for CSV: `epsilon.upper`, `metrics.auroc`, ..."""
+    out: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            out.update({f"{key}.{inner}": v for inner, v in value.items()})
+        else:
+            out[key] = value
+    return out
+
+
+def _declined(events: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for event, _ in read_events(events):
+        if event["event"] == "declined":
+            found[event["hospital"]] = found.get(event["hospital"], 0) + 1
+    return found
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)

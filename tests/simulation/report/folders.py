@@ -1,0 +1,179 @@
+"""Run and study folders as a run writer leaves them, for the report's tests."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from configs import Experiment
+
+Summary = dict[str, Any]
+HOSPITALS = ("rosendahl", "vidir_modern", "vidir_molemax", "vienna_dias")
+RATES = {"none": (0.92, 1.0), "clip_only": (0.91, 1.0), 1e9: (0.86, 0.98), 8.0: (0.0, 0.02)}
+
+
+def experiment(**sections: dict[str, object]) -> Summary:
+    """Return the dump of a valid experiment."""
+    return (
+        Experiment()
+        .updated(task={"root": "phantom"}, training={"rounds": 40}, **sections)
+        .model_dump(mode="json")
+    )
+
+
+def hospital(name: str, epsilon: float | None, *, mechanism: str = "local") -> Summary:
+    """Return one hospital's row."""
+    claims = epsilon is not None
+    return {
+        "name": name,
+        "records": 320,
+        "units": 320,
+        "unit": "image",
+        "sample_rate": 0.2,
+        "noise_multiplier": 1.31 if epsilon == 8 else 2e-5 if claims else 0.0,
+        "clipping_norm": None if mechanism == "none" else 1.0,
+        "steps": 40 if claims else 0,
+        "releases": 40,
+        "delta": 1e-5 if claims else None,
+        "epsilon": {"lower": epsilon * 0.999, "estimate": epsilon, "upper": epsilon, "method": "rigorous"}
+        if claims
+        else None,
+        "epsilon_opacus_rdp": epsilon * (1.06 if epsilon < 100 else 3.1) if claims else None,
+        "metrics": {"auroc": 0.86, "mcc": 0.5, "balanced_accuracy": 0.7, "loss": 0.3},
+        "declined": 0,
+        "ledger": f"ledger/{name}.jsonl",
+    }
+
+
+def attack(name: str, key: float | str, targets: int = 64) -> Summary:
+    """Return one attack's row; the rates depend on the budget."""
+    recovered, rank1 = RATES[key]
+    hits = round(recovered * targets)
+    return {
+        "placement": "malicious_server",
+        "attack": "imprint",
+        "round": 40,
+        "hospital": name,
+        "targets": targets,
+        "recovered": hits / targets,
+        "recovered_ci": [max(0.0, recovered - 0.08), min(1.0, recovered + 0.06)],
+        "null_recovered": 0.0,
+        "above_null": hits > 5,
+        "mean_ssim": 0.3 + 0.6 * recovered,
+        "null_mean_ssim": 0.58,
+        "mean_psnr": 20.0 + 18 * recovered,
+        "null_mean_psnr": 21.0,
+        "decoys": 159,
+        "ranked": targets,
+        "rank1": round(rank1 * targets) / targets,
+        "rank1_p": 1e-9 if rank1 > 0.1 else 0.27,
+        "identified_informed": min(1.0, rank1 + 0.02),
+        "bound_worst_case": None if isinstance(key, str) else 1.0 if key > 100 else 0.08,
+        "bound_relaxed": None if isinstance(key, str) else 1.0 if key > 100 else 0.03,
+        "public_data": "3000 synthetic images of the phantom, other than the hospitals'",
+        "readout": "raw rows",
+    }
+
+
+def summary(key: float | str = 8.0, *, attacked: bool = True, names: tuple[str, ...] = HOSPITALS) -> Summary:
+    """Return a run's summary: a budget, or a mechanism without one."""
+    mechanism = key if isinstance(key, str) else "local"
+    epsilon = None if isinstance(key, str) else key
+    settings = {"mechanism": mechanism, "epsilon": epsilon, "delta": 1e-5}
+    placed = {"placement": "malicious_server" if attacked else "none"}
+    auroc = 0.78 if epsilon == 8 else 0.88
+    return {
+        "kind": "run",
+        "fedward": "0.1.0",
+        "task": "ham10000",
+        "data": "phantom",
+        "engine": "ray",
+        "rounds": 40,
+        "seconds": 31.2,
+        "model_sha256": "ab" * 32,
+        "experiment_sha256": "cd" * 32,
+        "experiment": experiment(privacy=settings, adversary=placed),
+        "metrics": {"auroc": auroc, "mcc": 0.5, "balanced_accuracy": 0.7, "loss": 0.3},
+        "clean": {"round": 39, "metrics": {"auroc": auroc + 0.01, "mcc": 0.5}} if attacked else None,
+        "heldout": 160,
+        "public_data": "3000 synthetic images" if attacked else None,
+        "hospitals": [hospital(name, epsilon, mechanism=mechanism) for name in names],
+        "attacks": [attack(name, key) for name in names] if attacked else [],
+        "words": [],
+    }
+
+
+def write_run(folder: Path, content: Summary, *, pictures: bool = True) -> Path:
+    """Write a run's folder: summary, rounds.csv, and with an adversary attacks.csv and pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(content), encoding="utf-8")
+    names = [h["name"] for h in content["hospitals"]]
+    with (folder / "rounds.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        metrics = ["auroc", "mcc", "balanced_accuracy", "loss"]
+        writer.writerow(["round", "asked", "released", "seconds", *metrics, *(f"auroc[{n}]" for n in names)])
+        for r in range(1, 41):
+            measured = r % 8 == 0 or r == 39
+            top = 0.9 - 0.35 * 0.93**r
+            values = [top, top - 0.3, top - 0.1, 0.9 - top / 2] if measured else [""] * 4
+            own = [top - 0.03 + 0.02 * k if measured else "" for k in range(len(names))]
+            writer.writerow([r, len(names), len(names), 0.7, *values, *own])
+    if content["attacks"]:
+        _write_attacks(folder, content, pictures)
+    return folder
+
+
+def write_study(folder: Path, keys: tuple[float | str, ...], *, seeds: tuple[int, ...] = (10,)) -> Path:
+    """Write a study's folder with one cell per budget and seed."""
+    cells: list[Summary] = []
+    for key in keys:
+        for seed in seeds:
+            content = summary(key)
+            content["experiment"]["seed"] = seed
+            name = f"{key}-seed-{seed}"
+            write_run(folder / "cells" / name, content)
+            mechanism = key if isinstance(key, str) else "local"
+            number = "none" if isinstance(key, str) else key
+            row = {"cell": name, "mechanism": mechanism, "budget": number, "seed": seed}
+            cells.append({**row, "folder": f"cells/{name}", "summary": content})
+    study = {"kind": "study", "title": "demo", "axes": {"budgets": ["none", 8]}, "cells": cells}
+    (folder / "summary.json").write_text(json.dumps(study), encoding="utf-8")
+    return folder
+
+
+def _write_attacks(folder: Path, content: Summary, pictures: bool) -> None:
+    (folder / "reconstructions").mkdir(exist_ok=True)
+    rng = np.random.default_rng(3)
+    rows: list[Summary] = []
+    for row in content["attacks"]:
+        for target in range(8):
+            files = {"true_png": "", "reconstructed_png": "", "null_png": ""}
+            good = (row["recovered"] or 0) > 0.5 and target < 7
+            if pictures:
+                stem = f"reconstructions/{len(rows):04d}"
+                files = {key: f"{stem}-{key[:4]}.png" for key in files}
+                _pictures(folder, files, rng, good)
+            head = {key: row[key] for key in ("placement", "attack", "round", "hospital")}
+            ssim = 0.95 - 0.01 * target if good else 0.31
+            scores = {"ssim": ssim, "psnr": 31.0, "ncc": 0.9, "null_ssim": 0.58, "null_psnr": 21.0}
+            rank = {"recovered": good, "rank": 1.0 if good else 54.0, "decoys": 159}
+            rows.append({**head, "target": f"image-{target}", **scores, **rank, **files})
+    with (folder / "attacks.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _pictures(folder: Path, files: dict[str, str], rng: np.random.Generator, good: bool) -> None:
+    y, x = np.mgrid[0:32, 0:32]
+    centre, size = rng.uniform(10, 22, 2), rng.uniform(5, 10)
+    inside = ((x - centre[0]) ** 2 + ((y - centre[1]) * rng.uniform(0.7, 1.4)) ** 2 < size**2)[..., None]
+    skin, lesion = np.array([224, 178, 158.0]), rng.uniform(40, 130, 3)
+    true = np.where(inside, lesion, skin) + rng.normal(0, 6, (32, 32, 1))
+    blur = np.where(((x - 16) ** 2 + (y - 16) ** 2 < 90)[..., None], 150, skin)
+    got = true + rng.normal(0, 8, true.shape) if good else rng.normal(140, 60, true.shape)
+    for key, pixels in zip(files, (true, got, blur), strict=True):
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / files[key])
