@@ -1,0 +1,1 @@
+"""One hospital: its Flower app, local DP-SGD, its ledger, and what it refuses."""

@@ -7,8 +7,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.site import RefusalError, Site, site
 from clients.broadcast import broadcast_digest
+from clients.site import RefusalError, Site, site
 from tasks.models import ModelSpec
 
 SETTINGS_VARIABLE = "FEDWARD_SITE_SETTINGS"

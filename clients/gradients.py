@@ -128,9 +128,7 @@ class GradientEngine:
         for parameter in self.parameters:
             sample: Tensor = parameter.grad_sample.flatten(1)  # type: ignore[attr-defined]
             if not single:
-                sample = sample.new_zeros(count, sample.shape[1]).index_add_(
-                    0, unit.to(sample.device), sample
-                )
+                sample = sample.new_zeros(count, sample.shape[1]).index_add_(0, unit.to(sample.device), sample)
             samples.append(sample)
             squares += torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64) ** 2
         norms = squares.sqrt()

@@ -11,8 +11,8 @@ from torch import Tensor
 from clients.gradients import GradientEngine
 from clients.planning import Plan
 from clients.sampling import Draw, draw, flipped
-from configs.seeds import derive
 from configs.sections import TrainingSettings
+from configs.seeds import derive
 from tasks.base import Records
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
@@ -89,9 +89,7 @@ def noisy_sum(engine: GradientEngine, records: Records, drawn: Draw, plan: Plan,
     return total
 
 
-def _descend(
-    engine: GradientEngine, sums: Iterator[Tensor], plan: Plan, training: TrainingSettings
-) -> Tensor:
+def _descend(engine: GradientEngine, sums: Iterator[Tensor], plan: Plan, training: TrainingSettings) -> Tensor:
     """Take the local steps on a float64 copy of the weights and return after minus before."""
     before = engine.read()
     here = torch.nn.Parameter(before.clone())

@@ -53,7 +53,7 @@ def sample_rates(units: Mapping[str, int], batch_size: float, batch: str) -> dic
     """
     total = sum(units.values())
     if batch == "proportional":
-        rates = {name: batch_size / total for name in units}
+        rates = dict.fromkeys(units, batch_size / total)
     else:
         rates = {name: batch_size / len(units) / n for name, n in units.items()}
     over = [name for name, q in rates.items() if q > 1 + 1e-12]
@@ -118,10 +118,15 @@ def _noise(experiment: Experiment, sample_rate: float, steps: int) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def calibrated(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """Return the noise multiplier for a budget; cached, since hospitals with equal rates share it."""
+    """Return the noise multiplier for a budget; cached, since hospitals with equal rates share it.
+
+    Rounded up to seven significant digits: the last bits of a calibration depend on how many threads its linear
+    algebra had, and a hospital that restarts elsewhere must not find that its own ledger disagrees with it.
+    """
     value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
     if not math.isfinite(value):
         raise InputError(
             f"privacy.epsilon: no noise reaches epsilon {epsilon:g} at delta {delta:g}; raise one of them."
         )
-    return value
+    step = 10.0 ** (math.floor(math.log10(value)) - 6)
+    return float(f"{math.ceil(value / step - 1e-6) * step:.7g}")

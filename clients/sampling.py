@@ -81,6 +81,4 @@ def flipped(images: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.u
 
 def misses_round(root: str, hospital: str, round_number: int, probability: float) -> bool:
     """Whether a hospital is a straggler that misses this round."""
-    return bool(
-        np.random.default_rng(derive(root, "straggler", hospital, round_number)).random() < probability
-    )
+    return bool(np.random.default_rng(derive(root, "straggler", hospital, round_number)).random() < probability)

@@ -47,7 +47,6 @@ def _one_by_one(engine: GradientEngine, image: Tensor, label: Tensor) -> Tensor:
     engine.hooked.disable_hooks()
     output = model(normalise(image[None].contiguous().to(engine.device)))
     value = engine.loss(output, label[None].to(engine.device)).sum()
-    found = torch.autograd.grad(value, engine.parameters, allow_unused=True)
+    found = torch.autograd.grad(value, engine.parameters, allow_unused=True, materialize_grads=True)
     engine.hooked.enable_hooks()
-    parts = [torch.zeros_like(p) if g is None else g for p, g in zip(engine.parameters, found, strict=True)]
-    return torch.cat([part.double().flatten().cpu() for part in parts])
+    return torch.cat([part.double().flatten().cpu() for part in found])

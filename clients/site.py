@@ -89,6 +89,7 @@ class Site:
         self.spec = spec
         self.units = records.unit_rows(settings.experiment.privacy.unit)
         self.run = settings.experiment.digest()[:16]
+        self._opened: Ledger | None = None
 
     def introduce(self) -> float:
         """Run the self-check on a few own images and return its relative error.
@@ -98,9 +99,7 @@ class Site:
         """
         checked = engine(self.spec, self.settings.device)
         checked.load(initial_weights(self.spec, seed=0))
-        few = np.linspace(0, len(self.records) - 1, num=min(CHECKED_IMAGES, len(self.records))).astype(
-            np.int64
-        )
+        few = np.linspace(0, len(self.records) - 1, num=min(CHECKED_IMAGES, len(self.records))).astype(np.int64)
         images = torch.from_numpy(self.records.pixels(few))
         labels = torch.from_numpy(self.records.labels[few])
         return check_clipped_sum(checked, images, labels, self.plan.clipping_norm or 1.0)
@@ -136,14 +135,19 @@ class Site:
         )
         return Release(arrays=arrays, records=self.plan.units, spend=spend)
 
+    def _ledger(self) -> Ledger:
+        if self._opened is None:
+            self.settings.ledgers.mkdir(parents=True, exist_ok=True)
+            self._opened = Ledger.open(ledger_file(self.settings.ledgers, self.plan.hospital))
+        return self._opened
+
     def _charge(self, round_number: int, broadcast: str) -> Spend | None:
         steps = self.settings.experiment.training.local_steps
         claims = self.plan.claims
         spend = Spend(self.plan.noise_multiplier, self.plan.sample_rate, steps) if claims else None
-        self.settings.ledgers.mkdir(parents=True, exist_ok=True)
-        ledger = Ledger.open(ledger_file(self.settings.ledgers, self.plan.hospital))
+        ledger = self._ledger()
         if ledger.find(self.run, round_number) is None:
-            spent = sum(s.steps for s in ledger.spends() if s is not None)
+            spent = ledger.steps()
             if claims and spent + steps > self.plan.steps:
                 raise RefusalError(
                     f"budget exhausted: {spent} of {self.plan.steps} priced steps are spent and this round asks {steps}"
@@ -160,7 +164,8 @@ class Site:
             )
         except RepeatedRoundError as error:
             raise RefusalError(
-                f"round {round_number} was charged for another broadcast; two releases of one round would cancel the noise"
+                f"round {round_number} was charged for another broadcast; "
+                f"two releases of one round would cancel the noise"
             ) from error
         return spend
 

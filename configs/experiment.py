@@ -35,27 +35,22 @@ class Experiment(Section):
     adversary: AdversarySettings = AdversarySettings()
     runtime: RuntimeSettings = RuntimeSettings()
     report: ReportSettings = ReportSettings()
-    seed: int = Field(10, ge=0, lt=2**63)
+    seed: int = Field(default=10, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
         if self.hospitals.partition == "natural" and self.hospitals.count is not None:
             raise ValueError("hospitals.count: natural hospitals are counted by the data; leave it empty")
         if self.hospitals.partition != "natural" and self.hospitals.count is None:
-            raise ValueError(
-                f"hospitals.count: partition '{self.hospitals.partition}' needs a number of hospitals"
-            )
+            raise ValueError(f"hospitals.count: partition '{self.hospitals.partition}' needs a number of hospitals")
         late = [r for r in self.attacked_rounds if not 1 <= r <= self.training.rounds]
         if late:
             raise ValueError(
                 f"adversary.rounds: round {late[0]} is not one of the run's rounds 1..{self.training.rounds}"
             )
-        if self.training.cohort is not None and self.hospitals.count is not None:
-            if self.training.cohort > self.hospitals.count:
-                raise ValueError(
-                    f"training.cohort: {self.training.cohort} hospitals a round, but there are only "
-                    f"{self.hospitals.count}"
-                )
+        cohort, count = self.training.cohort, self.hospitals.count
+        if cohort is not None and count is not None and cohort > count:
+            raise ValueError(f"training.cohort: {cohort} hospitals a round, but there are only {count}")
         return self
 
     @property

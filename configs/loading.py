@@ -67,9 +67,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise InputError(
-            f"{path}: not readable as YAML{line}; check indentation and quotes there."
-        ) from error
+        raise InputError(f"{path}: not readable as YAML{line}; check indentation and quotes there.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: a configuration is a mapping of sections, not a {type(content).__name__}.")
     base = content.pop("base", None)
@@ -122,11 +120,7 @@ def _sentence(model: type[BaseModel], error: ValidationError, rename: dict[str, 
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     loc = [str(part) for part in first["loc"]]
     field = ".".join(rename.get(part, part) for part in loc)
-    more = (
-        f" ({len(problems) - 1} more problem{'s' * (len(problems) > 2)} in this file.)"
-        if problems[1:]
-        else ""
-    )
+    more = f" ({len(problems) - 1} more problem{'s' * (len(problems) > 2)} in this file.)" if problems[1:] else ""
     if first["type"] == "extra_forbidden":
         known = list(_section_at(model, loc[:-1]).model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)

@@ -25,15 +25,15 @@ class TaskSettings(Section):
     """What the hospitals learn, and from which data."""
 
     name: Literal["ham10000"] = "ham10000"
-    root: str | None = Field(None, description="folder of the dataset in its official layout, or 'phantom'")
-    image_size: int = Field(32, ge=8, le=512, description="side of the square images in pixels")
-    width: int = Field(16, ge=1, le=512, description="channels of the first layer; 64 is the paper's")
-    classes: Literal[2, 7] = Field(2, description="HAM10000: 2 = needs attention or not, 7 = diagnoses")
+    root: str | None = Field(default=None, description="folder of the dataset in its official layout, or 'phantom'")
+    image_size: int = Field(default=32, ge=8, le=512, description="side of the square images in pixels")
+    width: int = Field(default=16, ge=1, le=512, description="channels of the first layer; 64 is the paper's")
+    classes: Literal[2, 7] = Field(default=2, description="HAM10000: 2 = needs attention or not, 7 = diagnoses")
     holdout: Literal["test", "validation"] = Field(
-        "test", description="what utility is measured on; 'test' lets hospitals train on the validation part"
+        default="test", description="what utility is measured on; 'test' lets hospitals train on the validation part"
     )
-    split_seed: int = Field(0, ge=0, description="seed of the split, apart from `seed`: runs stay comparable")
-    phantom_images: int = Field(1600, ge=64, le=1_000_000, description="images of the phantom")
+    split_seed: int = Field(default=0, ge=0, description="seed of the split, apart from `seed`: runs stay comparable")
+    phantom_images: int = Field(default=1600, ge=64, le=1_000_000, description="images of the phantom")
 
     @field_validator("root")
     @classmethod
@@ -46,12 +46,12 @@ class HospitalSettings(Section):
     """How the records are dealt to hospitals. Units (lesions, scans) are never cut."""
 
     partition: Literal["natural", "iid", "dirichlet", "size"] = "natural"
-    count: int | None = Field(None, ge=1, le=100_000, description="number of hospitals; natural: leave empty")
-    alpha: Positive = Field(0.5, description="concentration of the Dirichlet label or size skew")
-    max_records: int | None = Field(None, ge=1, description="keep at most so many images at each hospital")
-    min_units: int = Field(1, ge=1, description="a deal that leaves a hospital with fewer units is refused")
+    count: int | None = Field(default=None, ge=1, le=100_000, description="number of hospitals; natural: leave empty")
+    alpha: Positive = Field(default=0.5, description="concentration of the Dirichlet label or size skew")
+    max_records: int | None = Field(default=None, ge=1, description="keep at most so many images at each hospital")
+    min_units: int = Field(default=1, ge=1, description="a deal that leaves a hospital with fewer units is refused")
     vetting: Literal["off", "refuse"] = Field(
-        "off", description="refuse: a hospital declines a model other than the agreed one"
+        default="off", description="refuse: a hospital declines a model other than the agreed one"
     )
 
 
@@ -65,26 +65,26 @@ class TrainingSettings(Section):
     applies with ``server_optimizer`` and ``server_learning_rate``.
     """
 
-    rounds: int = Field(10, ge=1, le=1_000_000)
-    local_steps: int = Field(1, ge=1, le=100_000)
-    batch_size: Positive = Field(64, description="expected total batch over all hospitals, in units")
+    rounds: int = Field(default=10, ge=1, le=1_000_000)
+    local_steps: int = Field(default=1, ge=1, le=100_000)
+    batch_size: Positive = Field(default=64, description="expected total batch over all hospitals, in units")
     batch: Literal["proportional", "equal"] = Field(
-        "proportional", description="one sample rate for all, or one expected batch for all"
+        default="proportional", description="one sample rate for all, or one expected batch for all"
     )
-    cohort: int | None = Field(None, ge=1, description="hospitals drawn each round; empty: all")
-    stragglers: Probability = Field(0.0, description="probability that a hospital misses a round")
+    cohort: int | None = Field(default=None, ge=1, description="hospitals drawn each round; empty: all")
+    stragglers: Probability = Field(default=0.0, description="probability that a hospital misses a round")
     quorum: Positive = Field(
-        0.5,
+        default=0.5,
         description="releases without which a round is void: a share of the cohort up to 1, else a number",
     )
-    optimizer: Literal["sgd", "adam", "nadam"] = Field("sgd", description="inside hospitals, FedAvg only")
+    optimizer: Literal["sgd", "adam", "nadam"] = Field(default="sgd", description="inside hospitals, FedAvg only")
     server_optimizer: Literal["average", "adam", "nadam"] = "nadam"
     learning_rate: Positive = 2e-3
-    server_learning_rate: Positive = Field(1.0, description="FedAvg only")
-    proximal: float = Field(0.0, ge=0, description="FedProx's mu; 0 is FedAvg")
-    views: int = Field(1, ge=1, le=64, description="augmented views per image, summed before clipping")
-    flips: Probability = Field(0.5, description="probability of each flip (horizontal, vertical) of a view")
-    evaluate_every: int | None = Field(None, ge=1, description="rounds between evaluations; empty: about 20")
+    server_learning_rate: Positive = Field(default=1.0, description="FedAvg only")
+    proximal: float = Field(default=0.0, ge=0, description="FedProx's mu; 0 is FedAvg")
+    views: int = Field(default=1, ge=1, le=64, description="augmented views per image, summed before clipping")
+    flips: Probability = Field(default=0.5, description="probability of each flip (horizontal, vertical) of a view")
+    evaluate_every: int | None = Field(default=None, ge=1, description="rounds between evaluations; empty: about 20")
 
 
 @final
@@ -93,13 +93,11 @@ class PrivacySettings(Section):
 
     mechanism: Mechanism = "none"
     epsilon: Positive | None = None
-    delta: float = Field(8e-7, gt=0, lt=1)
-    noise_multiplier: Positive | None = Field(
-        None, description="instead of epsilon: noise std / clipping norm"
-    )
+    delta: float = Field(default=8e-7, gt=0, lt=1)
+    noise_multiplier: Positive | None = Field(default=None, description="instead of epsilon: noise std / clipping norm")
     clipping_norm: Positive = 1.0
     unit: Literal["image", "lesion"] = Field(
-        "image", description="what one record is for clipping and sampling"
+        default="image", description="what one record is for clipping and sampling"
     )
 
     @model_validator(mode="after")
@@ -109,13 +107,9 @@ class PrivacySettings(Section):
         if priced and given != 1:
             raise ValueError(f"mechanism '{self.mechanism}' needs one of epsilon and noise_multiplier")
         if self.mechanism == "noise_only" and self.noise_multiplier is None:
-            raise ValueError(
-                "mechanism 'noise_only' needs noise_multiplier (it has no epsilon: nothing is clipped)"
-            )
+            raise ValueError("mechanism 'noise_only' needs noise_multiplier (it has no epsilon: nothing is clipped)")
         if not priced and self.epsilon is not None:
-            raise ValueError(
-                f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism"
-            )
+            raise ValueError(f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism")
         if self.mechanism in ("none", "clip_only") and self.noise_multiplier is not None:
             raise ValueError(f"mechanism '{self.mechanism}' adds no noise; leave noise_multiplier empty")
         return self
@@ -135,12 +129,8 @@ class PrivacySettings(Section):
 class ImprintSettings(Section):
     """The imprint attack's module."""
 
-    rows: int = Field(
-        512, ge=2, le=65_536, description="bins of the measurement; one image per bin is copied"
-    )
-    components: int = Field(
-        400, ge=1, description="most components of the public PCA for the denoised readout"
-    )
+    rows: int = Field(default=512, ge=2, le=65_536, description="bins of the measurement; one image per bin is copied")
+    components: int = Field(default=400, ge=1, description="most components of the public PCA for the denoised readout")
 
 
 @final
@@ -149,15 +139,11 @@ class AdversarySettings(Section):
 
     placement: Placement = "none"
     attacks: tuple[AttackName, ...] = ("imprint",)
-    rounds: tuple[int, ...] | None = Field(None, description="attacked rounds, from 1; empty: the last")
+    rounds: tuple[int, ...] | None = Field(default=None, description="attacked rounds, from 1; empty: the last")
     public_data: Literal["none", "phantom", "same_distribution"] = "same_distribution"
-    public_images: int = Field(
-        3000, ge=8, description="at most so many images as the adversary's public data"
-    )
-    targets: int = Field(
-        100, ge=1, description="at most so many images per hospital are ranked against decoys"
-    )
-    decoys: int = Field(999, ge=1, description="at most so many decoys per target")
+    public_images: int = Field(default=3000, ge=8, description="at most so many images as the adversary's public data")
+    targets: int = Field(default=100, ge=1, description="at most so many images per hospital are ranked against decoys")
+    decoys: int = Field(default=999, ge=1, description="at most so many decoys per target")
     imprint: ImprintSettings = ImprintSettings()
 
 
@@ -165,7 +151,7 @@ class AdversarySettings(Section):
 class RaySettings(Section):
     """An existing Ray cluster."""
 
-    address: str | None = Field(None, description="e.g. 'auto' or '10.0.0.1:6379'; empty: start one here")
+    address: str | None = Field(default=None, description="e.g. 'auto' or '10.0.0.1:6379'; empty: start one here")
 
 
 @final
@@ -173,11 +159,11 @@ class RuntimeSettings(Section):
     """How the run is executed. Nothing here may change a result."""
 
     engine: Literal["inline", "ray", "flower"] = "inline"
-    workers: int | None = Field(None, ge=1, description="Ray actors; empty: as many as fit")
+    workers: int | None = Field(default=None, ge=1, description="Ray actors; empty: as many as fit")
     cpus_per_hospital: Positive = 1.0
-    gpus_per_hospital: float = Field(0.0, ge=0, le=64)
-    retries: int = Field(2, ge=0, description="how often an unanswered message is sent again")
-    timeout: Positive = Field(3600.0, description="seconds that a round waits for its replies")
+    gpus_per_hospital: float = Field(default=0.0, ge=0, le=64)
+    retries: int = Field(default=2, ge=0, description="how often an unanswered message is sent again")
+    timeout: Positive = Field(default=3600.0, description="seconds that a round waits for its replies")
     ray: RaySettings = RaySettings()
 
 
@@ -186,5 +172,5 @@ class ReportSettings(Section):
     """What the report may show."""
 
     images: Literal["real", "phantom", "none"] = Field(
-        "phantom", description="real: embed whatever was attacked; phantom: only synthetic images"
+        default="phantom", description="real: embed whatever was attacked; phantom: only synthetic images"
     )

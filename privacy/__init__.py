@@ -7,6 +7,7 @@ from privacy.accounting import Epsilon, compose, epsilon
 from privacy.calibration import noise_multiplier
 from privacy.ledger import Ledger, LedgerEntry, LedgerError, RepeatedRoundError
 from privacy.release import Release, Spend
+from privacy.robustness import reconstruction_bound
 
 __all__ = [
     "Epsilon",
@@ -19,4 +20,5 @@ __all__ = [
     "compose",
     "epsilon",
     "noise_multiplier",
+    "reconstruction_bound",
 ]

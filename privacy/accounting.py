@@ -61,9 +61,7 @@ def _single_step(spend: Spend, delta: float) -> float:
     inner = gaussian_epsilon(mu=1.0 / spend.noise_multiplier, delta=delta / spend.sample_rate)
     if inner < 30.0:
         return math.log1p(spend.sample_rate * math.expm1(inner))
-    return (
-        inner + math.log(spend.sample_rate) + math.log1p((1.0 / spend.sample_rate - 1.0) * math.exp(-inner))
-    )
+    return inner + math.log(spend.sample_rate) + math.log1p((1.0 / spend.sample_rate - 1.0) * math.exp(-inner))
 
 
 def _closed_form(spend: Spend, delta: float) -> _Price | None:
@@ -87,8 +85,7 @@ def _closed_form(spend: Spend, delta: float) -> _Price | None:
 
 def _losses(history: tuple[Spend, ...]) -> tuple[tuple[StepLoss, int], ...]:
     return tuple(
-        (SubsampledGaussian(noise_multiplier=s.noise_multiplier, sample_rate=s.sample_rate), s.steps)
-        for s in history
+        (SubsampledGaussian(noise_multiplier=s.noise_multiplier, sample_rate=s.sample_rate), s.steps) for s in history
     )
 
 

@@ -59,9 +59,7 @@ def _calibrated(budget: float, delta: float, rate: float, steps: int) -> float:
     return math.exp(_fitting_root(excess, (low, f_low), (high, f_high)))
 
 
-def _fitting_root(
-    excess: Callable[[float], float], low: tuple[float, float], high: tuple[float, float]
-) -> float:
+def _fitting_root(excess: Callable[[float], float], low: tuple[float, float], high: tuple[float, float]) -> float:
     """Return x at most ``_CLOSE`` on the non-positive side of the root of a falling function.
 
     ``low`` and ``high`` are (x, excess) with the root between them.

@@ -36,7 +36,7 @@ class Mixture:
     dropped: float
 
     def delta(self, epsilon: float) -> float:
-        """delta(epsilon) = sum_k Bin(k) E[(1 - e^(epsilon - L_k))+], without the dropped mass."""
+        """Return delta(epsilon) = sum_k Bin(k) E[(1 - e^(epsilon - L_k))+], without the dropped mass."""
         sure = self.deviation == 0.0
         safe = np.where(sure, 1.0, self.deviation)
         spread = hockey_stick((self.mean - epsilon) / safe, safe)
@@ -73,9 +73,7 @@ def participations(*, sample_rate: float, steps: int, delta: float) -> tuple[Arr
     return k, weight, below + above
 
 
-def mixtures(
-    *, noise_multiplier: float, sample_rate: float, steps: int, delta: float
-) -> tuple[Mixture, Mixture]:
+def mixtures(*, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> tuple[Mixture, Mixture]:
     """Return the mixtures with the sampling hidden (a lower bound) and revealed (an upper bound).
 
     Hidden: the loss of a step is at least the loss of its own branch, so delta is at least the mixture's.
@@ -100,9 +98,7 @@ def overlap(t: float, *, noise_multiplier: float, sample_rate: float, steps: int
     return steps * (sample_rate * math.exp(present) + (1.0 - sample_rate) * math.exp(absent))
 
 
-def refined_upper(
-    hidden: Mixture, *, noise_multiplier: float, sample_rate: float, steps: int, delta: float
-) -> float:
+def refined_upper(hidden: Mixture, *, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
     """Upper bound: the hidden mixture moved by T log1p(e^-t) plus the overlap's probability, best t."""
     base = hidden.epsilon(delta)
     if base == 0.0:
@@ -112,16 +108,12 @@ def refined_upper(
         slope = max((hidden.delta(base - step) - hidden.delta(base + step)) / (2.0 * step), 1e-300)
 
     def cost(t: float) -> float:
-        lost = hidden.dropped + overlap(
-            t, noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps
-        )
+        lost = hidden.dropped + overlap(t, noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)
         return steps * math.log1p(math.exp(-t)) + (lost / slope if lost < 0.5 * delta else math.inf)
 
     grid = np.geomspace(0.5, max(60.0, 0.25 / noise_multiplier**2), 80)
     best = min((float(t) for t in grid), key=cost)
-    lost = hidden.dropped + overlap(
-        best, noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps
-    )
+    lost = hidden.dropped + overlap(best, noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)
     return hidden.epsilon(delta - lost) + steps * math.log1p(math.exp(-best))
 
 

@@ -35,8 +35,13 @@ class Parts:
         a = 1.0 + c if self.sign > 0 else -c
         return [(step.tilted(a, oscillating=oscillating), count) for step, count in self.steps]
 
+    @property
+    def edge(self) -> float:
+        """Smallest total loss (remove direction): where the record never took part."""
+        return sum(count * step.edge for step, count in self.steps)
+
     def cumulants(self, c: float) -> tuple[float, float, float]:
-        """ln M(c), and mean and variance of the total loss under the tilted law."""
+        """Ln M(c), and mean and variance of the total loss under the tilted law."""
         parts = self.tilted(c)
         return (
             sum(count * part.log_moment for part, count in parts),
@@ -53,42 +58,63 @@ def chernoff(parts: Parts, epsilon: float, c: float) -> float:
 
 @final
 class Contour:
-    """M(s) on the line Re s = c at equidistant frequencies, ready to price any epsilon near the saddle."""
+    """M(s) on the line Re s = c, ready to price any epsilon near the tilted mean.
+
+    The first frequencies are equidistant, spaced for the whole period. Higher ones come in octaves
+    (``refine``), each with twice the spacing: fine structure of the loss lies near its bulk, because one
+    participation is smooth at the width of its Gaussian. The period may shrink to the distance of the bulk
+    and no further, or its edge would appear as an image. Octaves are cut out with smooth windows, so that
+    what is left out blurs the loss at the scale of 28/frequency instead of ringing.
+    """
 
     def __init__(self, parts: Parts, c: float, *, period: float, frequency: float) -> None:
         self.c = c
-        self.spacing = 2.0 * math.pi / period
-        count = max(16, math.ceil(frequency / self.spacing))
-        self.frequency = self.spacing * np.arange(count)
-        tilted = parts.tilted(c, oscillating=True)
-        self.moment = sum(n * part.log_moment for part, n in tilted)
-        self.mean = parts.sign * sum(n * part.mean for part, n in tilted)
-        value = np.ones(count, dtype=np.complex128)
-        for part, n in tilted:
-            value *= _characteristic(part, parts.sign, self.spacing, count) ** n
-        self._value = value
+        self._tilted = parts.tilted(c, oscillating=True)
+        self._sign = parts.sign
+        self.moment = sum(n * part.log_moment for part, n in self._tilted)
+        self.mean = parts.sign * sum(n * part.mean for part, n in self._tilted)
+        self._spacing = 2.0 * math.pi / period
+        self._top = frequency
+        self._w = self._spacing * np.arange(max(16, math.ceil(frequency / self._spacing)))
+        share = self._spacing / math.pi * _low_pass(self._w / frequency)
+        share[0] *= 0.5
+        self._value = share * self._moments(0.0, len(self._w))
 
-    def integral(self, epsilon: float, *, reach: float = 1.0, poles: tuple[float, ...] = (0.0, 1.0)) -> float:
-        """(1/2 pi i) Int e^(-s eps) M(s)/prod(s + pole) ds, divided by M(c) e^(-c eps).
+    def refine(self, least_period: float) -> None:
+        """Add an octave of frequencies at twice the spacing, as long as the period allows."""
+        top, self._top = self._top, 2.0 * self._top
+        self._spacing = max(self._spacing, min(2.0 * self._spacing, 2.0 * math.pi / least_period))
+        start = self._spacing * math.floor(0.5 * top / self._spacing)
+        w = np.arange(start, self._top, self._spacing)
+        share = self._spacing / math.pi * (_low_pass(w / self._top) - _low_pass(w / top))
+        self._value = np.concatenate([self._value, share * self._moments(start, len(w))])
+        self._w = np.concatenate([self._w, w])
 
-        ``reach`` is the share of the frequencies that is used. The end is smoothed (flat up to half), which
-        blurs the loss at the scale of 28/frequency instead of ringing.
-        """
-        count = max(8, round(reach * len(self.frequency)))
-        w = self.frequency[:count]
-        window = 0.5 * erfc((w / (self.spacing * count) - 0.75) * 20.0)
-        value = self._value[:count] * np.exp(1j * w * (self.mean - epsilon)) * window
+    def integral(self, epsilon: float, *, poles: tuple[float, ...] = (0.0, 1.0)) -> float:
+        """(1/2 pi i) Int e^(-s eps) M(s)/prod(s + pole) ds, divided by M(c) e^(-c eps)."""
+        value = self._value * np.exp(1j * self._w * (self.mean - epsilon))
         for pole in poles:
-            value = value / (self.c + pole + 1j * w)
-        return self.spacing / math.pi * float(np.sum(value.real) - 0.5 * value[0].real)
+            value = value / (self.c + pole + 1j * self._w)
+        return float(np.sum(value.real))
 
     def log_scale(self, epsilon: float) -> float:
-        """ln of what ``integral`` was divided by."""
+        """Ln of what ``integral`` was divided by."""
         return self.moment - self.c * epsilon
 
+    def _moments(self, start: float, count: int) -> Complex:
+        value = np.ones(count, dtype=np.complex128)
+        for part, n in self._tilted:
+            value *= _characteristic(part, self._sign, start, self._spacing, count) ** n
+        return value
 
-def _characteristic(part: TiltedLoss, sign: int, spacing: float, count: int) -> Complex:
-    """E[e^(i w (L - mean))] under the tilted law at w = 0, spacing, 2 spacing, ...
+
+def _low_pass(x: Array) -> Array:
+    """1 up to 0.5, 0 from 1 on, to 1e-12, with Gaussian flanks."""
+    return 0.5 * erfc((x - 0.75) * 20.0)
+
+
+def _characteristic(part: TiltedLoss, sign: int, start: float, spacing: float, count: int) -> Complex:
+    """E[e^(i w (L - mean))] under the tilted law at w = start, start + spacing, ...
 
     The frequencies are split as block + offset, so that two thin tables of exponentials and one matrix
     product give all of them.
@@ -97,7 +123,7 @@ def _characteristic(part: TiltedLoss, sign: int, spacing: float, count: int) -> 
     loss = part.loss - part.mean if sign > 0 else part.mean - part.loss.conj()
     probability = part.probability if sign > 0 else part.probability.conj()
     if np.any(part.spread):
-        w = spacing * np.arange(count)
+        w = start + spacing * np.arange(count)
         value = np.zeros(count, dtype=np.complex128)
         for p, centre, spread in zip(probability, loss, part.spread, strict=True):
             value += p * np.exp(1j * w * centre - 0.5 * (w * spread) ** 2)
@@ -105,5 +131,5 @@ def _characteristic(part: TiltedLoss, sign: int, spacing: float, count: int) -> 
     inner = max(1, math.isqrt(count))
     outer = -(-count // inner)
     fine = np.exp(1j * spacing * np.outer(loss, np.arange(inner)))
-    coarse = np.exp(1j * spacing * inner * np.outer(np.arange(outer), loss)) * probability
+    coarse = np.exp(1j * np.outer(start + spacing * inner * np.arange(outer), loss)) * probability
     return (coarse @ fine).reshape(-1)[:count]

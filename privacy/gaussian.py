@@ -30,7 +30,7 @@ def hockey_stick(z: Array, root_variance: Array) -> Array:
 
 
 def log_delta(a: float, mu: float) -> float:
-    """log delta of the Gaussian mechanism of sensitivity/noise ``mu`` at eps = mu (mu/2 - a).
+    """Log delta of the Gaussian mechanism of sensitivity/noise ``mu`` at eps = mu (mu/2 - a).
 
     delta = Phi(a) - e^eps Phi(a - mu) (Balle and Wang, 2018, equation 6), in log space.
     """
@@ -63,5 +63,5 @@ def gaussian_epsilon(*, mu: float, delta: float) -> float:
 
 
 def log_tail(z: float) -> float:
-    """log Phi(z)."""
+    """Log Phi(z)."""
     return float(log_ndtr(z))

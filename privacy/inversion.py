@@ -15,9 +15,8 @@ from privacy.contour import Contour, Parts, chernoff
 
 _ALIAS = math.log(1e11)  # periodic images are kept this far below delta
 _AGREE = 1e-9  # relative change of delta when the frequencies are halved
-_MOST = 1 << 17  # frequencies on one line
-_WORK = 4e7  # frequencies times nodes on one line: about a tenth of a second
-_FINE = 1 << 15  # most frequencies to start with for the sake of the smallest gaps
+_LEAST, _MOST = 1 << 10, 1 << 15  # equidistant frequencies on one line
+_OCTAVES = 24  # added to them at most
 _COARSEST = 1e-2  # relative: a worse answer is no answer
 
 TOLERANCE = 1e-6
@@ -31,12 +30,16 @@ class InversionError(ArithmeticError):
 @final
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Where to integrate: exponent c, period and highest frequency, and a first epsilon (an upper bound)."""
+    """Where to integrate: exponent c, period, highest frequency of the first stretch.
+
+    ``epsilon`` is an upper bound to start from, ``reach`` a period that keeps the edge of the loss apart.
+    """
 
     c: float
     period: float
     frequency: float
     epsilon: float
+    reach: float
 
 
 def best_tilt(parts: Parts, delta: float) -> tuple[float, float]:
@@ -71,8 +74,8 @@ def period(parts: Parts, c: float, epsilon: float, delta: float) -> float:
     return max(left, right)
 
 
-def _log_delta(contour: Contour, epsilon: float, reach: float = 1.0) -> float:
-    value = contour.integral(epsilon, reach=reach)
+def _log_delta(contour: Contour, epsilon: float) -> float:
+    value = contour.integral(epsilon)
     return contour.log_scale(epsilon) + math.log(value) if value > 0.0 else math.nan
 
 
@@ -101,23 +104,25 @@ def _root(contour: Contour, start: float, delta: float, width: float) -> float:
 
 
 def _settle(parts: Parts, line: Line, delta: float) -> tuple[float, float]:
-    """Raise the frequency until halving it changes nothing; return (epsilon, absolute uncertainty).
+    """Add octaves until two in a row change nothing; return (epsilon, absolute uncertainty).
 
-    A root below 0 is enough of an answer: epsilon is 0. Raises ``InversionError``.
+    A root that stays below 0 is enough of an answer: epsilon is 0. Raises ``InversionError``.
     """
-    frequency, start, before, epsilon = line.frequency, line.epsilon, math.inf, math.inf
+    contour = Contour(parts, line.c, period=line.period, frequency=line.frequency)
     width = 4.0 * math.sqrt(parts.cumulants(line.c)[2])
-    nodes = sum(len(part.loss) for part, _ in parts.tilted(line.c, oscillating=True))
-    while frequency * line.period / (2.0 * math.pi) < min(_MOST, _WORK / nodes):
-        contour = Contour(parts, line.c, period=line.period, frequency=frequency)
-        before, epsilon = epsilon, _root(contour, start, delta, width)
-        change = _log_delta(contour, epsilon, 0.5) - _log_delta(contour, epsilon)
-        if abs(change) < _AGREE or max(before, epsilon) < 0.0:
+    start, before, settled = line.epsilon, math.inf, 0
+    epsilon = _root(contour, start, delta, width)
+    for _ in range(_OCTAVES):
+        here = _log_delta(contour, epsilon)
+        contour.refine(line.reach)
+        change = _log_delta(contour, epsilon) - here
+        settled = settled + 1 if abs(change) < _AGREE else 0
+        if settled == 2 or max(before, epsilon) < 0.0:
             return epsilon, 0.0
-        if abs(change) < 0.5:
-            start = epsilon
-        frequency *= 2.0
-    if math.isfinite(before) and abs(epsilon - before) < _COARSEST * abs(epsilon):
+        if settled == 0:
+            before, start = epsilon, epsilon if abs(change) < 0.5 else line.epsilon
+            epsilon = _root(contour, start, delta, width)
+    if abs(epsilon - before) < _COARSEST * abs(epsilon):
         return epsilon, abs(epsilon - before)
     raise InversionError
 
@@ -131,12 +136,13 @@ def invert(parts: Parts, delta: float) -> tuple[float, float]:
     *Edge cases*: raises ``InversionError`` where the evaluations differ by more than a hundredth.
     """
     c, upper = best_tilt(parts, delta)
+    reach = 2.2 * (abs(upper) + abs(parts.edge))
     answers: list[float] = []
     doubts: list[float] = []
     for share in (0.93, 0.71):
         tilt = share * c
         length = period(parts, tilt, upper, delta)
-        line = Line(tilt, length, (1.9 - share) * _first_frequency(parts, tilt, length), upper)
+        line = Line(tilt, length, (1.9 - share) * _first_frequency(parts, tilt, length), upper, reach)
         epsilon, doubt = _settle(parts, line, delta)
         answers.append(epsilon)
         doubts.append(doubt)
@@ -150,8 +156,11 @@ def invert(parts: Parts, delta: float) -> tuple[float, float]:
 
 
 def _first_frequency(parts: Parts, c: float, length: float) -> float:
-    """Frequency that resolves the total loss, and the gaps between numbers of participations."""
+    """Frequency that resolves the total loss, the gaps between numbers of participations, and their widths.
+
+    Limited to ``_MOST`` spacings: octaves do the rest.
+    """
     total = 40.0 / math.sqrt(parts.cumulants(c)[2])
-    gaps = [30.0 / step.scale for step, _ in parts.steps]
-    finest, coarsest = max(total, *gaps), max(total, min(gaps))
-    return finest if finest * length < 2.0 * math.pi * _FINE else coarsest
+    structure = max(max(30.0 / step.scale, 24.0 / step.width) for step, _ in parts.steps)
+    spacing = 2.0 * math.pi / length
+    return min(max(total, structure, _LEAST * spacing), _MOST * spacing)

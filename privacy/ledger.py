@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -60,9 +60,7 @@ def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _fields(
-    run: str, round: int, hospital: str, broadcast: str, spend: Spend | None, previous: str
-) -> dict[str, Any]:
+def _fields(run: str, round: int, hospital: str, broadcast: str, spend: Spend | None, previous: str) -> dict[str, Any]:
     return {
         "run": run,
         "round": round,
@@ -198,7 +196,7 @@ class Ledger:
         return compose(self.spends(), delta=delta)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[BinaryIO]:
+    def _locked(self) -> Generator[BinaryIO, None, None]:
         fresh = not self._path.exists()
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -231,10 +229,7 @@ class Ledger:
 
     def _append(self, file: BinaryIO, fields: dict[str, Any]) -> None:
         digest = _digest(fields)
-        line = (
-            json.dumps({**fields, "digest": digest}, ensure_ascii=True, allow_nan=False).encode("ascii")
-            + b"\n"
-        )
+        line = json.dumps({**fields, "digest": digest}, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

@@ -15,14 +15,12 @@ from privacy.step_loss import SubsampledGaussian
 
 Array = npt.NDArray[np.float64]
 
-ORDERS: tuple[float, ...] = tuple(1.0 + tenth / 10.0 for tenth in range(1, 100)) + tuple(
-    map(float, range(12, 64))
-)
+ORDERS: tuple[float, ...] = tuple(1.0 + tenth / 10.0 for tenth in range(1, 100)) + tuple(map(float, range(12, 64)))
 """The default orders of opacus 1.6 (``RDPAccountant.DEFAULT_ALPHAS``): 1.1 to 10.9 by tenths, 12 to 63."""
 
 
 def _log_moment(order: float, spend: Spend) -> float:
-    """ln E_Q[(P/Q)^order] of one step (Mironov, Talwar and Zhang, 2019, section 3.3)."""
+    """Ln E_Q[(P/Q)^order] of one step (Mironov, Talwar and Zhang, 2019, section 3.3)."""
     half, rate = 0.5 / spend.noise_multiplier**2, spend.sample_rate
     if rate == 1.0:
         return order * (order - 1.0) * half

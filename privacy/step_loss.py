@@ -66,6 +66,16 @@ class StepLoss(ABC):
 
     @property
     @abstractmethod
+    def edge(self) -> float:
+        """Smallest loss of a step; 0 where it has no smallest."""
+
+    @property
+    @abstractmethod
+    def width(self) -> float:
+        """Standard deviation of the loss of one participation."""
+
+    @property
+    @abstractmethod
     def scale(self) -> float:
         """Distance of the branches, or the width of one where they overlap."""
 
@@ -78,6 +88,16 @@ class SubsampledGaussian(StepLoss):
         self._noise = noise_multiplier
         self._rate = sample_rate
         self._apart = sample_rate == 1.0 or noise_multiplier < APART
+
+    @property
+    def edge(self) -> float:
+        """Smallest loss of a step, ln(1 - q); 0 at full participation."""
+        return math.log1p(-self._rate) if self._rate < 1.0 else 0.0
+
+    @property
+    def width(self) -> float:
+        """Standard deviation of the loss of one participation, 1/s."""
+        return 1.0 / self._noise
 
     @property
     def scale(self) -> float:

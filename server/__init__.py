@@ -1,0 +1,1 @@
+"""The coordinator: its Flower app and round loop, strategy, exact sums, checkpoints."""

@@ -37,8 +37,8 @@ class FixedPointSum:
             raise ValueError("values that are not finite")
         if values.size and float(np.abs(values).max()) >= LARGEST:
             raise ValueError(f"values beyond {LARGEST:.3g} in magnitude")
-        high = np.floor(np.ldexp(values, HIGH_BITS))
-        rest = values - np.ldexp(high, -HIGH_BITS)  # exact: high is the leading part of the same float
+        high = np.trunc(np.ldexp(values, HIGH_BITS))
+        rest = values - np.ldexp(high, -HIGH_BITS)  # exact: truncation keeps the leading bits of the same float
         low = np.rint(np.ldexp(rest, LOW_BITS)).astype(np.int64)
         self._high += high.astype(np.int64)
         self._low += low
@@ -47,6 +47,7 @@ class FixedPointSum:
 
     def total(self) -> NDArray[np.float64]:
         """Return the sum as float64 (size,)."""
-        return np.ldexp(self._high.astype(np.float64), -HIGH_BITS) + np.ldexp(
-            self._low.astype(np.float64), -LOW_BITS
-        )
+        # As signed words the low one is small where the sum is small, so that converting it loses nothing there.
+        up = self._low >> (CARRY - 1)
+        high, low = self._high + up, self._low - (up << CARRY)
+        return np.ldexp(high.astype(np.float64), -HIGH_BITS) + np.ldexp(low.astype(np.float64), -LOW_BITS)

@@ -28,9 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     model = FlatModel(tasks.get(experiment.task).spec, derive(settings.root, "model"))
     optimizer = ServerOptimizer(experiment.training, model.initial)
     checkpoints = Checkpoints(settings.folder / "checkpoints", settings.digest)
-    chair = Chair(
-        experiment.adversary, experiment.attacked_rounds, load_public(settings.public_data), settings.views
-    )
+    chair = Chair(experiment.adversary, experiment.attacked_rounds, load_public(settings.public_data), settings.views)
     members = introduce(grid, experiment, events)
     strategy = HospitalStrategy(settings, members, model, optimizer, chair, events)
     strategy.summary()
@@ -45,9 +43,7 @@ def main(grid: Grid, context: Context) -> None:
         events.write("round", round=server_round, asked=[m.hospital for m in strategy.cohort(server_round)])
         reasons: list[str] = []
 
-        def lost(
-            node: int, reason: str, again: bool, at: int = server_round, to: list[str] = reasons
-        ) -> None:
+        def lost(node: int, reason: str, again: bool, at: int = server_round, to: list[str] = reasons) -> None:
             short = reason.strip().splitlines()[-1] if reason.strip() else "lost"
             to.append(f"{names[node]}: {short}")
             events.write("lost", round=at, hospital=names[node], reason=short, again=again)

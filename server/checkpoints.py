@@ -18,9 +18,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]], metadata
     """Write arrays so that the file is whole or absent, even after `kill -9`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary, dict(metadata)
-    )
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary, dict(metadata))
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

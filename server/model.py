@@ -45,8 +45,6 @@ class FlatModel:
             if value is None:
                 raise ValueError(f"parameter '{name}' is missing")
             if value.shape != shape or value.dtype != np.float64:
-                raise ValueError(
-                    f"parameter '{name}' is {value.dtype} {value.shape} where float64 {shape} is expected"
-                )
+                raise ValueError(f"parameter '{name}' is {value.dtype} {value.shape} where float64 {shape} is expected")
             parts.append(value.astype(np.float64).ravel())
         return np.concatenate(parts)

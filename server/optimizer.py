@@ -56,7 +56,5 @@ class ServerOptimizer:
         for key, value in found.items():
             tensor = torch.from_numpy(np.array(value))
             # torch keeps counters as scalars of the default type and moments in the parameter's own.
-            state[key] = (
-                tensor if tensor.shape == shape and key.startswith("exp_avg") else tensor[0].to(single)
-            )
+            state[key] = tensor if tensor.shape == shape and key.startswith("exp_avg") else tensor[0].to(single)
         self._optimizer.state[self._here] = state

@@ -65,11 +65,7 @@ class HospitalStrategy(Strategy):
         """Make one message per hospital of the cohort: the round, the model as JSON, and its weights."""
         honest = {name: array.numpy() for name, array in arrays.items()}
         spec, weights = self._chair.broadcast(server_round, self._model.spec, honest)
-        record = (
-            arrays
-            if weights is honest
-            else ArrayRecord({n: Array(np.asarray(w)) for n, w in weights.items()})
-        )
+        record = arrays if weights is honest else ArrayRecord({n: Array(np.asarray(w)) for n, w in weights.items()})
         order = ConfigRecord({**config, "round": server_round, "spec": spec.to_json()})
         return [
             Message(
@@ -137,9 +133,7 @@ class HospitalStrategy(Strategy):
             total.add(vector * self._weight(member)[0])
         except ValueError as error:
             return f"rejected: {error}"
-        self._chair.observe(
-            server_round, hospital, member.terms, cast("dict[str, NDArray[np.float64]]", update)
-        )
+        self._chair.observe(server_round, hospital, member.terms, cast("dict[str, NDArray[np.float64]]", update))
         return None
 
     def configure_evaluate(

@@ -1,0 +1,1 @@
+"""Putting it together: engines, attacks and their scoring, tables, report, command line."""

@@ -31,9 +31,7 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. privacy.epsilon=8."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
 Engine = Annotated[str | None, typer.Option("--engine", help="inline, ray or flower.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of the same settings stopped.")]
 
@@ -102,9 +100,7 @@ def budgets(
 @app.command()
 def attack(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    attacks: Annotated[
-        list[str] | None, typer.Option("--attack", help="An attack's name; repeatable.")
-    ] = None,
+    attacks: Annotated[list[str] | None, typer.Option("--attack", help="An attack's name; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Attack the views that a run recorded again, without training."""

@@ -46,9 +46,7 @@ def epsilon(
 ) -> None:
     """Price DP-SGD: the epsilon of so many Poisson-subsampled Gaussian steps, add/remove one record."""
     try:
-        price = privacy.epsilon(
-            noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta
-        )
+        price = privacy.epsilon(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta)
     except ValueError as error:
         raise InputError(str(error)) from error
     _write(as_content(price))

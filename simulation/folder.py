@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
@@ -34,7 +34,7 @@ class RunFolder:
         self.attacks = path / "attacks.csv"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None, None, None]:
         """Hold the folder's lock; two runs never share a folder.
 
         Raises:
@@ -44,9 +44,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}); choose another --out."
-            ) from error
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); choose another --out.") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,17 +65,11 @@ class RunFolder:
         if self.experiment.is_file():
             kept = yaml.safe_load(self.experiment.read_text(encoding="utf-8"))
             if not resume:
-                raise InputError(
-                    f"{self.path}: holds a run already; use --resume to go on, or choose another --out."
-                )
+                raise InputError(f"{self.path}: holds a run already; use --resume to go on, or choose another --out.")
             if kept.get("sha256") != experiment.digest():
-                raise InputError(
-                    f"{self.path}: holds another experiment than this one; choose another --out."
-                )
+                raise InputError(f"{self.path}: holds another experiment than this one; choose another --out.")
             if kept.get("data") != fingerprint:
-                raise InputError(
-                    f"{self.path}: its data differ from those at task.root now; nothing was run."
-                )
+                raise InputError(f"{self.path}: its data differ from those at task.root now; nothing was run.")
             return
         content = {
             "experiment": experiment.model_dump(mode="json"),

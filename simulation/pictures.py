@@ -65,9 +65,7 @@ class Pictures:
         for kind, image in images.items():
             name = f"reconstructions/{stem}-{row.target:04d}-{kind}.png"
             pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
-                self._folder.path / name
-            )
+            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(self._folder.path / name)
             names[f"{kind}_png"] = name
         return names
 

@@ -66,9 +66,7 @@ def _check_quorum(experiment: Experiment, names: list[str]) -> None:
     training = experiment.training
     size = training.cohort or len(names)
     if size > len(names):
-        raise InputError(
-            f"training.cohort: {size} hospitals a round, but there are only {len(names)}; lower it."
-        )
+        raise InputError(f"training.cohort: {size} hospitals a round, but there are only {len(names)}; lower it.")
     if training.quorum > 1 and (training.quorum > size or training.quorum != int(training.quorum)):
         raise InputError(
             f"training.quorum: {training.quorum:g} releases can never come from {size} hospitals a round; "

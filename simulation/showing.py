@@ -12,9 +12,7 @@ from simulation.study import budget_row
 def show_run(run: Run, console: Console) -> None:
     """Print hospitals, attacks and the report's path."""
     summary = run.summary
-    table = Table(
-        title=f"{summary['task']} ({summary['data']}), {summary['rounds']} rounds", title_justify="left"
-    )
+    table = Table(title=f"{summary['task']} ({summary['data']}), {summary['rounds']} rounds", title_justify="left")
     for column in ("hospital", "records", "noise multiplier", "epsilon (at most)", "AUROC"):
         table.add_column(column, justify="left" if column == "hospital" else "right")
     for row in summary["hospitals"]:

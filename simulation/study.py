@@ -50,9 +50,7 @@ def cells(study: Study) -> list[Cell]:
             else:
                 noise = base.privacy.noise_multiplier if mechanism == "noise_only" else None
                 values |= {"epsilon": None, "noise_multiplier": noise}
-            name = (
-                f"{mechanism}-seed-{seed}" if budget == "none" else f"{mechanism}-eps-{budget:g}-seed-{seed}"
-            )
+            name = f"{mechanism}-seed-{seed}" if budget == "none" else f"{mechanism}-eps-{budget:g}-seed-{seed}"
             experiment = base.updated(privacy=values).with_seed(seed)
             found.setdefault(name, Cell(name, mechanism, budget, seed, experiment))
     return list(found.values())
@@ -67,12 +65,13 @@ def _pairs(
         if mechanism not in CLAIMING:
             yield mechanism, "none"
             continue
-        numbers = [b for b in budgets if b != "none"]
+        numbers: list[Budget] = [b for b in budgets if b != "none"]
         if not numbers and base.privacy.epsilon is None and base.privacy.noise_multiplier is None:
             raise InputError(f"study.budgets: mechanism '{mechanism}' needs at least one budget.")
-        yield from (
-            (mechanism, b) for b in numbers or ([base.privacy.epsilon] if base.privacy.epsilon else ["none"])
-        )
+        if not numbers and base.privacy.epsilon is not None:
+            numbers = [base.privacy.epsilon]
+        for budget in numbers or ("none",):  # "none": the experiment's own noise multiplier
+            yield mechanism, budget
 
 
 def run_budgets(study: Study, out: Path, title: str, *, resume: bool, console: Console | None) -> Run:

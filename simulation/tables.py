@@ -34,9 +34,7 @@ def rounds_table(events: Path) -> pd.DataFrame:
     return pd.DataFrame([rows[r] for r in sorted(rows) if "released" in rows[r]])
 
 
-def utility_after(
-    table: pd.DataFrame, round_number: int, hospital: str | None = None
-) -> dict[str, float | None]:
+def utility_after(table: pd.DataFrame, round_number: int, hospital: str | None = None) -> dict[str, float | None]:
     """Return the metrics after a round, overall or of one hospital; empty where they were not measured."""
     metrics = ("auroc", "mcc", "balanced_accuracy", "loss")
     found = table[table["round"] == round_number]
@@ -67,7 +65,7 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
                 "sample_rate": plan.sample_rate,
                 "noise_multiplier": plan.noise_multiplier,
                 "clipping_norm": plan.clipping_norm,
-                "steps": sum(s.steps for s in ledger.spends() if s is not None),
+                "steps": ledger.steps(),
                 "releases": len(ledger.entries),
                 "delta": settings.delta if plan.claims else None,
                 "epsilon": {

@@ -58,7 +58,8 @@ class Watcher:
             self._error = error
 
     def _look(self) -> None:
-        for event, self._offset in read_events(self._path, self._offset):
+        for event, offset in list(read_events(self._path, self._offset)):
+            self._offset = offset
             if event["event"] == "evaluated":
                 self._evaluated.add(int(event["round"]))
             if self._display is not None:

@@ -24,8 +24,7 @@ def cache_folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{VARIABLE}: cannot create the cache folder {folder} ({error.strerror}); "
-            "set it to a writable folder."
+            f"{VARIABLE}: cannot create the cache folder {folder} ({error.strerror}); set it to a writable folder."
         ) from error
     return folder
 
@@ -46,8 +45,7 @@ def appearing(target: Path) -> Generator[Path]:
         _rename(draft, target)
     except OSError as error:
         raise InputError(
-            f"{target}: cannot be written ({error.strerror or error}); "
-            "free some space or choose another folder."
+            f"{target}: cannot be written ({error.strerror or error}); free some space or choose another folder."
         ) from error
     finally:
         if draft.is_dir():

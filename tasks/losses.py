@@ -15,9 +15,7 @@ def loss(outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _binary(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(
-        logits[:, 0], labels.to(logits.dtype), reduction="none"
-    )
+    return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
 
 
 def _categorical(logits: Tensor, labels: Tensor) -> Tensor:

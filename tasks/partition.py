@@ -66,9 +66,7 @@ def deal(records: Records, settings: HospitalSettings, seed: int) -> Deal:
     hospitals: list[Hospital] = []
     leftover: list[Rows] = []
     for name, members in sorted(groups.items()):
-        kept, left = _cut(
-            [units[m] for m in members], settings.max_records, derive(seed, "max_records", name)
-        )
+        kept, left = _cut([units[m] for m in members], settings.max_records, derive(seed, "max_records", name))
         if len(kept) < settings.min_units:
             raise InputError(_too_few(name, len(kept), len(members), settings))
         hospitals.append(Hospital(name, canonical.take(_concatenate(kept))))

@@ -48,9 +48,7 @@ def _feasible_count(units: int, settings: HospitalSettings) -> int:
     if count is None:
         raise InputError(f"hospitals.count: partition '{settings.partition}' needs a number; set it.")
     if count > units:
-        raise InputError(
-            f"hospitals.count: {count} hospitals cannot share {units} units; lower it to {units}."
-        )
+        raise InputError(f"hospitals.count: {count} hospitals cannot share {units} units; lower it to {units}.")
     if count * least > units:
         raise InputError(
             f"hospitals.min_units: {count} hospitals with {least} units each need {count * least} units, but "
@@ -90,8 +88,6 @@ def _positions(partitioner: "Partitioner", labels: NDArray[np.int64], count: int
     from datasets import Dataset
 
     partitioner.dataset = Dataset.from_dict({"unit": np.arange(len(labels)), "label": labels})
-    with (
-        warnings.catch_warnings()
-    ):  # it warns of each failed attempt; what counts is whether the last one failed
+    with warnings.catch_warnings():  # it warns of each failed attempt; what counts is whether the last one failed
         warnings.simplefilter("ignore")
         return [np.asarray(partitioner.load_partition(k)["unit"][:], dtype=np.int64) for k in range(count)]

@@ -18,6 +18,7 @@ from server.adversary.base import (
     Weights,
 )
 from server.adversary.bins import measurement
+from server.adversary.matching import cosine_scores, membership_scores
 from server.adversary.public_model import PublicModel, decode, encode, fit, usable_images
 from server.adversary.readout import (
     FALSE_ALARMS,
@@ -26,7 +27,6 @@ from server.adversary.readout import (
     audible,
     evidence,
     expected_evidence,
-    home_rows,
     level,
     prefers_denoised,
     read_denoised,
@@ -124,27 +124,23 @@ class Imprint(Attack):
     ) -> NDArray[np.float64] | None:
         """Score candidates by a matched filter on the one row that each would fall into, (n,).
 
-        The score is the cosine between the row's gradient and +-[z, 1]. Dividing by the row's own norm
-        changes nothing under strong noise, where all rows are equally long, and without noise it keeps a loud
-        row of another image from outscoring the exact match.
+        With noise on clipped gradients the score is the log Bayes factor of the candidate's being in the
+        release, otherwise the cosine between its row and +-[z, 1].
         """
-        if (
-            self._opened is None or self._opened[0] is not observation
-        ):  # asked once per target: read rows once
+        if self._opened is None or self._opened[0] is not observation:  # asked once per target: read rows once
             self._opened = (observation, *_rows(observation))
         _, scale, rows = self._opened
-        centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
         if len(rows.bias) == 0:
             return np.zeros(len(candidates))
-        norms = np.sqrt(rows.energy())
-        scores = np.zeros(len(candidates))
-        for start in range(0, len(candidates), 512):
-            z = encode(candidates[start : start + 512], centre, scale).astype(np.float64)
-            home = home_rows(z, rows)
-            overlap = np.abs(np.einsum("nd,nd->n", rows.weight[home], z) + rows.bias[home])
-            lengths = norms[home] * np.sqrt(1 + np.einsum("nd,nd->n", z, z))
-            scores[start : start + 512] = overlap / np.maximum(lengths, np.finfo(np.float64).tiny)
-        return scores
+        centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
+        z = encode(candidates, centre, scale)
+        terms = observation.terms
+        model = self._model(public, observation.spec.shape)
+        at = level(terms, model)
+        if at.amplitude is None or at.std == 0 or terms.local_steps > 1:
+            return cosine_scores(rows, z)
+        model = _in_coordinates(model, centre, scale)
+        return membership_scores(rows, z, model, at, terms.clipping_norm or 1.0, terms.expected_batch)
 
     def _model(self, public: PublicData, shape: tuple[int, int, int]) -> PublicModel:
         key = hashlib.sha256(np.ascontiguousarray(public.images).tobytes() + repr(shape).encode()).hexdigest()

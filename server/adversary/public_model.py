@@ -130,9 +130,7 @@ def fit(public: PublicData, shape: tuple[int, int, int], components: int) -> Pub
     return _describe(inputs[held], basis, centre, scale, shape)
 
 
-def cosines(
-    flat: NDArray[np.floating], shape: tuple[int, int, int], *, inverse: bool = False
-) -> NDArray[np.floating]:
+def cosines(flat: NDArray[np.floating], shape: tuple[int, int, int], *, inverse: bool = False) -> NDArray[np.floating]:
     """Return the orthonormal 2-D cosine transform of every channel (or its inverse), (n, D) to (n, D)."""
     transform = scipy.fft.idctn if inverse else scipy.fft.dctn
     changed = transform(flat.reshape(len(flat), *shape), axes=(2, 3), norm="ortho")
@@ -147,9 +145,7 @@ def _principal(z: NDArray[np.float32], components: int) -> NDArray[np.float32]:
         gram = (z @ z.T).astype(np.float64)
         values, vectors = scipy.linalg.eigh(gram, subset_by_index=(n - r, n - 1))
         directions = vectors.T[::-1].astype(np.float32) @ z
-        usable = values[::-1] > 1e-6 * max(
-            float(values[-1]), 1e-30
-        )  # float32 Gram: nothing below means anything
+        usable = values[::-1] > 1e-6 * max(float(values[-1]), 1e-30)  # float32 Gram: nothing below means anything
         directions = directions[usable]
     else:
         covariance = (z.T @ z).astype(np.float64)

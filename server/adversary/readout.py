@@ -44,6 +44,10 @@ class Rows:
             offset=self.offset[index],
         )
 
+    def minus(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> "Rows":
+        """Return the rows with these contributions, (R, D) and (R,), taken off."""
+        return replace(self, weight=self.weight - weight, bias=self.bias - bias)
+
     def energy(self) -> NDArray[np.float64]:
         """Return the squared norm of every row, bias included, (R,)."""
         return np.einsum("rd,rd->r", self.weight, self.weight) + self.bias**2
@@ -98,9 +102,15 @@ def evidence(rows: Rows, model: PublicModel, at: Level) -> NDArray[np.float64]:
     odds, rest_odds, free = _odds(model, at)
     score = 0.5 * ((coordinates**2 / variance) @ (odds / (1 + odds)) - np.log1p(odds).sum())
     score += 0.5 * (rest / variance * rest_odds / (1 + rest_odds) - free * np.log1p(rest_odds))
-    strength = at.amplitude * np.abs(rows.bias) / variance
-    log_cosh = np.logaddexp(strength, -strength) - np.log(2.0)
-    return score + log_cosh - at.amplitude**2 / (2 * variance)
+    return score + _bias_evidence(rows.bias, at.amplitude, at.spread, at.std)
+
+
+def _bias_evidence(bias: NDArray[np.float64], amplitude: float, spread: float, std: float) -> NDArray[np.float64]:
+    """Return the log likelihood ratio of the biases: +-amplitude, give or take its spread, against noise."""
+    wide = spread**2 + std**2
+    distance = np.stack([bias - amplitude, bias + amplitude])
+    with_image = np.logaddexp(*(-(distance**2) / (2 * wide))) - np.log(2.0) - 0.5 * np.log(wide / std**2)
+    return with_image + bias**2 / (2 * std**2)
 
 
 def expected_evidence(model: PublicModel, at: Level) -> float:
@@ -108,8 +118,8 @@ def expected_evidence(model: PublicModel, at: Level) -> float:
     if at.amplitude is None or at.std == 0:
         raise ValueError("evidence needs noise and a known amplitude")
     odds, rest_odds, free = _odds(model, at)
-    squared = (at.amplitude / at.std) ** 2
-    bias = max(0.5 * squared - np.log(2.0), 0.0)
+    sure = np.array([at.amplitude])
+    bias = max(float(_bias_evidence(sure, at.amplitude, at.spread, at.std)[0]), 0.0)
     return float(0.5 * np.sum(odds - np.log1p(odds)) + 0.5 * free * (rest_odds - np.log1p(rest_odds)) + bias)
 
 

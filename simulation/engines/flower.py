@@ -58,9 +58,7 @@ def run_flower(config: dict[str, str], runtime: RuntimeSettings, hospitals: int,
     except RuntimeError as error:
         crashed.set()
         cause = error.__cause__ or error
-        raise RunStoppedError(
-            f"Flower's engine stopped: {str(cause.__cause__ or cause).splitlines()[0]}"
-        ) from error
+        raise RunStoppedError(f"Flower's engine stopped: {str(cause.__cause__ or cause).splitlines()[0]}") from error
     finally:
         disconnect()
 

@@ -96,9 +96,7 @@ class LocalGrid(Grid):
         wanted = [i for i in message_ids if i in self._replies]
         return [self._replies.pop(i) for i in wanted]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and wait for all replies, or for `timeout` seconds."""
         from server.exchange import exchange
 

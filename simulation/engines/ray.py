@@ -5,6 +5,7 @@ import os
 from typing import Any, final
 
 import ray
+import ray.exceptions
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from configs import FedwardError, RunStoppedError
@@ -86,7 +87,8 @@ class RayDispatcher:
         self._kind = (runtime.cpus_per_hospital, runtime.gpus_per_hospital)
         self._waiting: list[tuple[Any, Message, Context]] = []
         self._running: dict[Any, tuple[Any, Message]] = {}
-        self._broadcast: tuple[ArrayRecord, Any] | None = None
+        self._stored: Any = None  # the latest broadcast, and where the object store has it
+        self._reference: Any = None
         self._idle = [self._start() for _ in range(self._workers(hospitals))]
 
     def _workers(self, hospitals: int) -> int:
@@ -97,7 +99,8 @@ class RayDispatcher:
             fit = min(fit, int(gpus / self._runtime.gpus_per_hospital + 1e-9))
             if fit < 1:
                 raise RunStoppedError(
-                    f"runtime.gpus_per_hospital: {self._runtime.gpus_per_hospital:g} GPUs asked, the cluster has {gpus:g}."
+                    f"runtime.gpus_per_hospital: {self._runtime.gpus_per_hospital:g} GPUs asked, "
+                    f"the cluster has {gpus:g}."
                 )
         if fit < 1:
             raise RunStoppedError(
@@ -124,9 +127,9 @@ class RayDispatcher:
         weights = content.pop("weights", None)
         reference = None
         if weights is not None:
-            if self._broadcast is None or self._broadcast[0] is not weights:
-                self._broadcast = (weights, ray.put(weights))
-            reference = self._broadcast[1]
+            if weights is not self._stored:
+                self._stored, self._reference = weights, ray.put(weights)
+            reference = self._reference
         metadata = message.metadata
         own = Message(content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
         own.metadata.__dict__["_message_id"] = metadata.message_id

@@ -47,9 +47,7 @@ class BudgetAxis:
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self.budgets = sorted({g.budget for g in groups if g.budget is not None})
-        self.slots = [
-            m for m in phrases.MECHANISMS if any(g.mechanism == m and g.budget is None for g in groups)
-        ]
+        self.slots = [m for m in phrases.MECHANISMS if any(g.mechanism == m and g.budget is None for g in groups)]
         self.edge = RIGHT - SLOT * len(self.slots)
         low, high = (self.budgets[0], self.budgets[-1]) if self.budgets else (1.0, 10.0)
         self._scale = logarithmic(low / 1.2, high * 1.2, LEFT + 22, self.edge - 26)
@@ -119,9 +117,7 @@ def utility_over_budget(groups: Sequence[Group]) -> Figure | None:
 
 def copies_over_budget(groups: Sequence[Group], attack: str, several: bool) -> Figure | None:
     """Draw the share of copied images over the budget, with interval and null."""
-    copied = _share_series(
-        attack, "recovered", "copied (SSIM above 0.9), with its 95% interval", "disc", "s0"
-    )
+    copied = _share_series(attack, "recovered", "copied (SSIM above 0.9), with its 95% interval", "disc", "s0")
     null = Series(
         "null: somebody who saw nothing",
         lambda g: o.null if (o := _of(g, attack)) else None,
@@ -158,9 +154,7 @@ def recognised_over_budget(groups: Sequence[Group], attack: str, several: bool) 
             shift=16,
         ),
     ]
-    null = Series(
-        "null: chance", lambda g: o.chance if (o := _of(g, attack)) and o.rank1 else None, "diamond", "null"
-    )
+    null = Series("null: chance", lambda g: o.chance if (o := _of(g, attack)) and o.rank1 else None, "diamond", "null")
     title = f"Images that were recognised among decoys at each budget{f' ({attack})' if several else ''}"
     caption = (
         "Of the true image and its decoys, which the adversary never saw, the true one comes first. Bounds "
@@ -217,9 +211,7 @@ def utility_table(groups: Sequence[Group]) -> Table:
     )
 
 
-def _attack_figure(
-    groups: Sequence[Group], series: list[Series], key: str, title: str, caption: str
-) -> Figure | None:
+def _attack_figure(groups: Sequence[Group], series: list[Series], key: str, title: str, caption: str) -> Figure | None:
     drawn = [s for s in series if any(s.value(g) is not None for g in groups)]
     if not drawn:
         return None
@@ -230,8 +222,7 @@ def _attack_figure(
 
 def _draw(groups: Sequence[Group], series: Sequence[Series], title: str, axis: Upright) -> str:
     said = "; ".join(
-        f"{g.label}: "
-        f"{', '.join(f'{s.label} {axis.write(v)}' for s in series if (v := s.value(g)) is not None)}"
+        f"{g.label}: {', '.join(f'{s.label} {axis.write(v)}' for s in series if (v := s.value(g)) is not None)}"
         for g in groups
     )
     drawing = Drawing(BOTTOM + 50, title, f"{said}.")
@@ -243,9 +234,7 @@ def _draw(groups: Sequence[Group], series: Sequence[Series], title: str, axis: U
         drawing.line(LEFT, y(axis.guess), RIGHT, y(axis.guess), "guess")
     for one in series:
         known = [(g, v, x(g) + one.shift) for g in groups if (v := one.value(g)) is not None]
-        drawing.path(
-            sorted((at, y(v)) for g, v, at in known if g.budget is not None), f"{one.look} line guide"
-        )
+        drawing.path(sorted((at, y(v)) for g, v, at in known if g.budget is not None), f"{one.look} line guide")
         for g, v, at in known:
             span = one.interval(g) if one.interval else None
             if span is not None:
@@ -267,6 +256,4 @@ def _range(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _slot_name(mechanism: str) -> str:
-    return {"none": "no noise", "clip_only": "clip only", "noise_only": "noise only"}.get(
-        mechanism, mechanism
-    )
+    return {"none": "no noise", "clip_only": "clip only", "noise_only": "noise only"}.get(mechanism, mechanism)

@@ -56,9 +56,7 @@ def strips(run: RunFiles, most: int = MOST) -> list[Strip]:
     for row in run.targets:
         if row.get("reconstructed_png") and row.get("true_png"):
             groups.setdefault((row["placement"], row["attack"]), []).append(row)
-    return [
-        _strip(run, placement, attack, _evenly(rows, most)) for (placement, attack), rows in groups.items()
-    ]
+    return [_strip(run, placement, attack, _evenly(rows, most)) for (placement, attack), rows in groups.items()]
 
 
 def why_none(run: RunFiles) -> str:
@@ -99,10 +97,7 @@ def _strip(run: RunFiles, placement: str, attack: str, rows: list[Row]) -> Strip
         "reconstruction to the worst; enlarged without smoothing. Null: the average public image, which "
         "anybody has. SSIM is similarity, 1 for identical images; rank is the true image’s place among "
         "decoys.",
-        tuple(
-            (heading, tuple(_picture(run.folder, row, kind, heading) for row in rows))
-            for kind, heading in KINDS
-        ),
+        tuple((heading, tuple(_picture(run.folder, row, kind, heading) for row in rows)) for kind, heading in KINDS),
         (
             ("SSIM", tuple(decimal(number(row["ssim"])) for row in rows)),
             ("Null’s SSIM", tuple(decimal(number(row["null_ssim"])) for row in rows)),

@@ -125,9 +125,7 @@ def _group_panel(group: Group, run: RunFiles, targets: int) -> Panel:
     return _panel(group.label, group.outcomes, group.metrics("auroc"), run, targets)
 
 
-def _panel(
-    label: str, found: Sequence[Outcome], auroc: Sequence[float], run: RunFiles, targets: int
-) -> Panel:
+def _panel(label: str, found: Sequence[Outcome], auroc: Sequence[float], run: RunFiles, targets: int) -> Panel:
     reached = level(found)
     heldout = run.summary["heldout"]
     works = f"AUROC {sum(auroc) / len(auroc):.2f} on {heldout:,} images; guessing 0.5" if auroc else ""
@@ -204,8 +202,7 @@ def _cells_table(study: Content) -> Table:
         for c in study["cells"]
     )
     return Table(
-        "The study's runs, the folder of each beside this report, and the first 16 digits of the SHA-256 "
-        "of its model.",
+        "The study's runs, the folder of each beside this report, and the first 16 digits of the SHA-256 of its model.",
         ("Run", "Seed", "Folder", "Model"),
         rows,
         words=(2, 3),

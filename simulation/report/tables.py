@@ -89,9 +89,7 @@ def settings_table(experiments: Sequence[tuple[str, Summary]]) -> Table:
     keys += sorted({key for one in flats[1:] for key in one} - set(flats[0]))
     rows = tuple((key, *(one.get(key, DASH) for one in flats)) for key in keys)
     caption = "Every setting of the experiment." if len(flats) == 1 else "Settings in which the runs differ."
-    return Table(
-        caption, ("Setting", *(name for name, _ in experiments)), rows, words=(*range(1, len(flats) + 1),)
-    )
+    return Table(caption, ("Setting", *(name for name, _ in experiments)), rows, words=(*range(1, len(flats) + 1),))
 
 
 def _bracket(epsilon: Summary | None) -> str:

@@ -51,9 +51,7 @@ def budget_table(groups: Sequence[Group]) -> Table:
         auroc = group.metrics("auroc")
         heldout = group.summaries[0]["heldout"]
         claimed = [highest_epsilon(s) for s in group.summaries]
-        upper = (
-            DASH if any(c is None for c in claimed) else significant(max(c for c in claimed if c is not None))
-        )
+        upper = DASH if any(c is None for c in claimed) else significant(max(c for c in claimed if c is not None))
         head = (f"{decimal(sum(auroc) / len(auroc)) if auroc else DASH} (n = {heldout:,})", upper)
         for outcome in group.outcomes:
             row = _attack_row(outcome, "")

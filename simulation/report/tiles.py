@@ -33,9 +33,7 @@ def _trained(summary: Summary) -> Tile:
     if summary["experiment"]["privacy"]["mechanism"] == "pooled":
         return Tile("Trained", "One collection", f"{images} brought together in one place; {rounds}")
     hospitals = counted(len(summary["hospitals"]), "hospital")
-    return Tile(
-        "Trained together", hospitals, f"{images}, {rounds}; images stayed, one update per round left"
-    )
+    return Tile("Trained together", hospitals, f"{images}, {rounds}; images stayed, one update per round left")
 
 
 def _works(summary: Summary) -> Tile:
@@ -57,7 +55,8 @@ def _promised(summary: Summary) -> Tile:
         why = "some hospitals claim no budget" if some else _why_nothing(summary)
         return Tile("Promised", "nothing", why)
     hospital = next(h for h in summary["hospitals"] if h["epsilon"])
-    means = f"privacy budget per {per_unit(summary)} for the whole run, δ {significant(hospital['delta'])}"
+    unit, delta = per_unit(summary), significant(hospital["delta"])
+    means = f"privacy budget per {unit}, whole run (except with a probability of δ = {delta})"
     means += "; so large that it rules nothing out" if epsilon >= EMPTY_ABOVE else "; small is private"
     return Tile("Promised", f"ε ≤ {significant(epsilon)}", means)
 
@@ -83,14 +82,10 @@ def _leaked(found: Sequence[Outcome]) -> Tile:
         best, share = max(with_share, key=lambda pair: pair[1].rate)
         shown = " when shown the candidates" if worst == "informed" else f" among {best.decoys + 1:,}"
         means = f"images recognised{shown} ({percent(share.rate)}, {interval(share.interval)}); null: "
-        return Tile(
-            "Leaked", f"{share.hits:,} of {share.total:,}", f"{means}{percent(best.chance)} by chance"
-        )
+        return Tile("Leaked", f"{share.hits:,} of {share.total:,}", f"{means}{percent(best.chance)} by chance")
     copied = outcome.recovered
     if copied is None:
         return Tile("Leaked", "not tested", "no attack was part of this run")
-    null = (
-        "no null was measured" if outcome.null is None else f"null: {percent(outcome.null)} by seeing nothing"
-    )
+    null = "no null was measured" if outcome.null is None else f"null: {percent(outcome.null)} by seeing nothing"
     means = f"images copied ({percent(copied.rate)}, 95% interval {interval(copied.interval)}); {null}"
     return Tile("Leaked", f"{copied.hits:,} of {copied.total:,}", means)

@@ -55,9 +55,7 @@ def study_chapters(summary: Summary) -> list[Chapter]:
     if not groups:
         return [Chapter("What was compared", ("The study has no finished run.",))]
     runs = sum(len(g.summaries) for g in groups)
-    compared = (
-        f"{counted(runs, 'run')} of the same training under {counted(len(groups), 'setting')} of protection."
-    )
+    compared = f"{counted(runs, 'run')} of the same training under {counted(len(groups), 'setting')} of protection."
     return [
         Chapter("Who trained", (*who_words(groups[0].summaries[0]), compared)),
         Chapter("What was found", tuple(findings(groups))),
@@ -98,12 +96,7 @@ def utility_words(summary: Summary) -> tuple[str, ...]:
     words = [f"{_auroc_words(auroc, summary)} This was measured on {heldout} that no hospital trained on."]
     clean = summary.get("clean")
     before = (clean or {}).get("metrics", {}).get("auroc")
-    if (
-        summary["attacks"]
-        and clean is not None
-        and before is not None
-        and clean["round"] != summary["rounds"]
-    ):
+    if summary["attacks"] and clean is not None and before is not None and clean["round"] != summary["rounds"]:
         words.append(
             f"After round {clean['round']}, the last one that was not attacked, AUROC was {decimal(before)}; "
             f"after the last round, with the attack, {decimal(auroc)}."

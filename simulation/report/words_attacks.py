@@ -9,9 +9,7 @@ from simulation.report.outcomes import SIGNIFICANT, Level, Outcome, Share
 
 Summary = dict[str, Any]
 
-NO_ADVERSARY = (
-    "No adversary was part of this run. The report therefore says nothing about what could be reconstructed."
-)
+NO_ADVERSARY = "No adversary was part of this run. The report therefore says nothing about what could be reconstructed."
 VERDICTS: dict[Level, tuple[str, str]] = {
     "copied": (
         "Images could be copied.",

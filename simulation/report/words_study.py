@@ -104,11 +104,7 @@ def group_words(group: Group) -> list[str]:
     words = [w for w in protection_words(first) if w not in (CLIPPING_ALONE, NO_FORMAL_SAFETY)]
     auroc = group.metrics("auroc")
     if auroc:
-        spread = (
-            f" ({decimal(min(auroc))} to {decimal(max(auroc))} over {len(auroc)} seeds)"
-            if len(auroc) > 1
-            else ""
-        )
+        spread = f" ({decimal(min(auroc))} to {decimal(max(auroc))} over {len(auroc)} seeds)" if len(auroc) > 1 else ""
         words.append(
             f"AUROC {decimal(sum(auroc) / len(auroc))}{spread} on {first['heldout']:,} images that no "
             "hospital trained on; 0.5 is guessing."

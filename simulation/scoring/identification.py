@@ -63,9 +63,7 @@ def decoy_ranks(targets: NDArray[np.uint8], decoys: Decoys, guesses: Images) -> 
     return _ranks(np.round(scores, _DIGITS))
 
 
-def informed_ranks(
-    targets: NDArray[np.uint8], decoys: Decoys, informed: Informed
-) -> NDArray[np.int64] | None:
+def informed_ranks(targets: NDArray[np.uint8], decoys: Decoys, informed: Informed) -> NDArray[np.int64] | None:
     """Return the ranks (n,) when the adversary itself scores the candidates, 1 is best; None if it cannot.
 
     Here the adversary is shown the candidates (not which is true), so this is a stronger adversary than

@@ -157,9 +157,7 @@ def _stronger_null(truths: Images, noise_guesses: Images, mean_image: Images) ->
         "mean_image": pair(truths, noise_guesses[:0], mean_image),
         "noise_only": pair(truths, noise_guesses, mean_image),
     }
-    return max(
-        nulls.items(), key=lambda item: (int(np.sum(item[1].ssim > RECOVERED_SSIM)), item[1].ssim.sum())
-    )
+    return max(nulls.items(), key=lambda item: (int(np.sum(item[1].ssim > RECOVERED_SSIM)), item[1].ssim.sum()))
 
 
 def _rows(

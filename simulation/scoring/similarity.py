@@ -98,6 +98,4 @@ def _centred(images: Images) -> NDArray[np.float64]:
 
 def _same(first: Images, second: Images) -> None:
     if first.shape != second.shape or first.ndim != 4:
-        raise ValueError(
-            f"need two equal shapes (n, channels, height, width), got {first.shape} and {second.shape}"
-        )
+        raise ValueError(f"need two equal shapes (n, channels, height, width), got {first.shape} and {second.shape}")

@@ -43,9 +43,7 @@ def labels_of(diagnoses: NDArray[np.str_], classes: int) -> NDArray[np.int64]:
 
 def split_rows(metadata: Metadata, seed: int) -> tuple[Rows, Rows, Rows]:
     """Return the rows of training, validation and test, each in ascending order."""
-    _, first, inverse, views = np.unique(
-        metadata.lesions, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, inverse, views = np.unique(metadata.lesions, return_index=True, return_inverse=True, return_counts=True)
     diagnoses = metadata.diagnoses[first]
     everything = np.arange(len(first), dtype=np.int64)
     test = _tenth(everything, diagnoses, views, derive(seed, "split", "test"))

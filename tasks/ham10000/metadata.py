@@ -53,8 +53,7 @@ def read_metadata(root: Path) -> Metadata:
     """
     if not root.is_dir():
         raise InputError(
-            f"task.root: the folder {root} does not exist; "
-            f"set it to the folder of HAM10000 ({LAYOUT}) or to 'phantom'."
+            f"task.root: the folder {root} does not exist; set it to the folder of HAM10000 ({LAYOUT}) or to 'phantom'."
         )
     file = next((root / name for name in FILES if (root / name).is_file()), None)
     if file is None:
@@ -112,8 +111,7 @@ def _check(table: pd.DataFrame, file: Path) -> None:
     if len(strange):
         row = strange.iloc[0]
         raise InputError(
-            f"{file}: image '{row['image_id']}' has the unknown dx '{row['dx']}'; "
-            f"use one of {', '.join(DIAGNOSES)}."
+            f"{file}: image '{row['image_id']}' has the unknown dx '{row['dx']}'; use one of {', '.join(DIAGNOSES)}."
         )
 
 

@@ -97,9 +97,7 @@ def photograph(scene: NDArray[np.uint8], generator: np.random.Generator) -> NDAr
         cos, sin, centre_x - cos * WIDTH / 2 - sin * HEIGHT / 2,
         -sin, cos, centre_y + sin * WIDTH / 2 - cos * HEIGHT / 2,
     )  # fmt: skip
-    view = Image.fromarray(scene).transform(
-        (WIDTH, HEIGHT), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-    )
+    view = Image.fromarray(scene).transform((WIDTH, HEIGHT), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     pixels = np.asarray(view, dtype=np.float32) * np.float32(1 + generator.normal(0, 0.03))
     pixels += 3 * generator.standard_normal(pixels.shape, dtype=np.float32)
     return np.clip(pixels, 0, 255).astype(np.uint8)
@@ -116,9 +114,7 @@ def _skin(generator: np.random.Generator) -> Floats:
     colour = np.array([0.90, 0.74, 0.68]) * (1 - tone) + np.array([0.76, 0.54, 0.44]) * tone
     colour += generator.normal(0, 0.03, 3)
     skin = np.broadcast_to(colour.astype(np.float32), (SCENE_HEIGHT, SCENE_WIDTH, 3)).copy()
-    mottling = (
-        0.05 * _field(5, 7, generator) + 0.045 * _field(11, 15, generator) + 0.025 * _field(40, 52, generator)
-    )
+    mottling = 0.05 * _field(5, 7, generator) + 0.045 * _field(11, 15, generator) + 0.025 * _field(40, 52, generator)
     redness = 0.035 * _field(5, 7, generator)
     skin *= (1 + mottling)[..., None]
     skin[..., 1] -= redness
@@ -136,11 +132,7 @@ def _shape(look: _Look, generator: np.random.Generator) -> Floats:
     # The border's distance from the centre, as a share of the radius, tabulated over the angle.
     angles = np.linspace(-np.pi, np.pi, 721)
     orders = np.arange(2, 8)[:, None]
-    waves = (
-        generator.normal(0, 1, (6, 1))
-        / orders**0.5
-        * np.cos(orders * angles + generator.uniform(0, 7, (6, 1)))
-    )
+    waves = generator.normal(0, 1, (6, 1)) / orders**0.5 * np.cos(orders * angles + generator.uniform(0, 7, (6, 1)))
     ragged = look.ragged * np.exp(generator.normal(0, _SHAPE_SCATTER))
     border = (1 + ragged * waves.sum(axis=0)).astype(np.float32)
     radius = float(look.radius * np.exp(generator.normal(0, 0.3)))

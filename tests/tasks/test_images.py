@@ -94,9 +94,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, si
         decode(tmp_path / "bomb.jpg", 16)
 
 
-def test_an_interrupted_build_leaves_nothing(
-    write: Writer, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_build_leaves_nothing(write: Writer, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = read_metadata(write())
 
     def interrupt(path: Path, size: int) -> np.ndarray:
@@ -120,9 +118,7 @@ def test_a_damaged_cache_is_built_again(write: Writer, own_cache: Path) -> None:
     np.testing.assert_array_equal(load_images(metadata, 16), whole)
 
 
-def test_a_cache_that_cannot_be_written(
-    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written(write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = read_metadata(write())
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEDWARD_CACHE", str(tmp_path / "file" / "below"))
@@ -152,8 +148,7 @@ def test_two_processes_build_at_once(own_cache: Path) -> None:
     here = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=here, env=environment)
-        for _ in range(2)
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=here, env=environment) for _ in range(2)
     ]
     answers = [process.communicate(timeout=120)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]

@@ -70,9 +70,7 @@ def test_a_constant_prediction_has_mcc_zero() -> None:
     assert (result["auroc"], result["mcc"], result["balanced_accuracy"]) == (0.5, 0.0, 0.5)
 
 
-@pytest.mark.parametrize(
-    "logits", [np.zeros((0, 1)), np.array([[np.nan], [1.0]]), np.array([[np.inf], [1.0]])]
-)
+@pytest.mark.parametrize("logits", [np.zeros((0, 1)), np.array([[np.nan], [1.0]]), np.array([[np.inf], [1.0]])])
 def test_never_nan(logits: np.ndarray) -> None:
     assert classification_metrics(logits, np.array([0, 1])[: len(logits)]) == dict.fromkeys(METRICS)
 

@@ -46,9 +46,7 @@ def test_groups_divide_the_channels(channels: int, groups: int) -> None:
     assert normalisation(channels).num_groups == groups
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.SyncBatchNorm(2), nn.ReLU(inplace=True)]
-)
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.SyncBatchNorm(2), nn.ReLU(inplace=True)])
 def test_check_per_image_names_the_layer(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sequential(nn.GroupNorm(1, 2), layer))
     with pytest.raises(InputError, match=r"'1\.1'"):
@@ -81,9 +79,7 @@ def test_initial_weights_are_the_seeds_alone() -> None:
     assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "damage", [{"head.bias": None}, {"head.bias": torch.zeros(2)}, {"extra": torch.zeros(1)}]
-)
+@pytest.mark.parametrize("damage", [{"head.bias": None}, {"head.bias": torch.zeros(2)}, {"extra": torch.zeros(1)}])
 def test_weights_must_fit(damage: dict[str, torch.Tensor | None]) -> None:
     weights = {**initial_weights(SPEC, 1), **damage}
     with pytest.raises(RuntimeError):

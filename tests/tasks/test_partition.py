@@ -78,9 +78,7 @@ def test_a_deal_is_a_partition_of_whole_units(records: Records, wish: HospitalSe
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    records=random_records(), wish=random_settings(), seed=st.integers(0, 2**40), shuffle=st.integers(0, 99)
-)
+@given(records=random_records(), wish=random_settings(), seed=st.integers(0, 2**40), shuffle=st.integers(0, 99))
 def test_same_seed_same_deal_whatever_the_order(
     records: Records, wish: HospitalSettings, seed: int, shuffle: int
 ) -> None:

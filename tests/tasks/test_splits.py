@@ -92,6 +92,4 @@ def test_real_split_and_hospitals(data: Path) -> None:
     shares = [len(h.records) / sizes[0] for h in dealt.hospitals]
     np.testing.assert_allclose(shares, np.array([2259, 3363, 3954, 439]) / 10_015, atol=0.015)
     lesions = [set(h.records.units.tolist()) for h in dealt.hospitals]
-    assert sum(map(len, lesions)) == len(set().union(*lesions)), (
-        "the nine lesions of two sites went to one each"
-    )
+    assert sum(map(len, lesions)) == len(set().union(*lesions)), "the nine lesions of two sites went to one each"

@@ -55,23 +55,17 @@ def model(spec: ModelSpec, weights: Weights) -> nn.Module:
 
 
 def loss(logits: torch.Tensor, label: int) -> torch.Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(
-        logits[:, 0], torch.full((len(logits),), float(label))
-    )
+    return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], torch.full((len(logits),), float(label)))
 
 
-def gradients(
-    spec: ModelSpec, weights: Weights, batch: NDArray[np.uint8], labels: Sequence[int]
-) -> Gradients:
+def gradients(spec: ModelSpec, weights: Weights, batch: NDArray[np.uint8], labels: Sequence[int]) -> Gradients:
     """Differentiate one image at a time."""
     built = model(spec, weights)
     names = [name for name, _ in built.named_parameters()]
     parts: dict[str, list[NDArray[np.float64]]] = {"weight": [], "bias": []}
     rest: list[float] = []
     for image, label in zip(batch, labels, strict=True):
-        found = torch.autograd.grad(
-            loss(built(normalise(torch.tensor(image[None]))), label), list(built.parameters())
-        )
+        found = torch.autograd.grad(loss(built(normalise(torch.tensor(image[None]))), label), list(built.parameters()))
         one = {name: value.double().numpy() for name, value in zip(names, found, strict=True)}
         parts["weight"].append(one.pop("wide.units.weight"))
         parts["bias"].append(one.pop("wide.units.bias"))
@@ -79,9 +73,7 @@ def gradients(
     return Gradients(np.array(parts["weight"]), np.array(parts["bias"]), np.array(rest))
 
 
-def release(
-    found: Gradients, *, clip: float | None, noise: float, seed: int
-) -> Mapping[str, NDArray[np.float64]]:
+def release(found: Gradients, *, clip: float | None, noise: float, seed: int) -> Mapping[str, NDArray[np.float64]]:
     """Clip each image's gradient to norm `clip`, add up, add noise of `noise * clip`."""
     norms = np.sqrt(np.sum(found.weight**2, axis=(1, 2)) + np.sum(found.bias**2, axis=1) + found.rest)
     factors = np.ones(len(norms)) if clip is None else np.minimum(1.0, clip / np.maximum(norms, 1e-300))

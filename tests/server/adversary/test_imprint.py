@@ -103,9 +103,7 @@ def test_the_module_is_the_gradient_and_the_logits_hardly_move(planted, batches)
     assert 0.35 < bias.mean() < 0.65
     inputs = normalise(torch.tensor(batch))
     with torch.no_grad():
-        shift = hospital.model(spec, weights)(inputs) - hospital.model(hospital.SPEC, hospital.agreed())(
-            inputs
-        )
+        shift = hospital.model(spec, weights)(inputs) - hospital.model(hospital.SPEC, hospital.agreed())(inputs)
     assert shift.abs().max() < 0.2
 
 
@@ -265,9 +263,7 @@ def test_constant_public_images_and_fewer_rows_than_images():
         found = hospital.gradients(spec, weights, hospital.images(4, 6), [0, 1, 0, 1, 0, 1])
         for noise in (0.0, 0.3):
             sent = hospital.release(found, clip=1.0, noise=noise, seed=0)
-            guess = imprint.reconstruct(
-                hospital.observe(spec, weights, sent, clip=1.0, noise=noise, batch=6), public
-            )
+            guess = imprint.reconstruct(hospital.observe(spec, weights, sent, clip=1.0, noise=noise, batch=6), public)
             assert len(guess.images) <= 2
             assert np.isfinite(guess.images).all()
 

@@ -34,14 +34,10 @@ def read(count: int) -> tuple[np.ndarray, np.ndarray]:
     with (root / "HAM10000_metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
     lesions = sorted({row["lesion_id"] for row in rows})
-    place = dict(
-        zip(np.random.default_rng(0).permutation(lesions).tolist(), range(len(lesions)), strict=True)
-    )
+    place = dict(zip(np.random.default_rng(0).permutation(lesions).tolist(), range(len(lesions)), strict=True))
     rows = sorted(rows, key=lambda row: place[row["lesion_id"]])[:count]
     images = [
-        np.asarray(
-            Image.open(files[row["image_id"]]).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
-        )
+        np.asarray(Image.open(files[row["image_id"]]).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
         for row in rows
     ]
     return np.stack(images).transpose(0, 3, 1, 2).copy(), np.array([row["lesion_id"] for row in rows])

@@ -39,9 +39,7 @@ def test_everything_comes_back(tmp_path):
         assert back.tobytes() == value.tobytes()
 
 
-@pytest.mark.parametrize(
-    "name", ["", "../../etc/passwd", "a/b", "Sankt Pölten", "x" * 500, "CON", "a\nb", "\ud800"]
-)
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "a/b", "Sankt Pölten", "x" * 500, "CON", "a\nb", "\ud800"])
 def test_any_hospital_name_is_a_safe_file(tmp_path, name):
     folder = tmp_path / "views"
     path = save_observation(folder, observation(name))

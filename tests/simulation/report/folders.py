@@ -17,11 +17,7 @@ RATES = {"none": (0.92, 1.0), "clip_only": (0.91, 1.0), 1e9: (0.86, 0.98), 8.0: 
 
 def experiment(**sections: dict[str, object]) -> Summary:
     """Return the dump of a valid experiment."""
-    return (
-        Experiment()
-        .updated(task={"root": "phantom"}, training={"rounds": 40}, **sections)
-        .model_dump(mode="json")
-    )
+    return Experiment().updated(task={"root": "phantom"}, training={"rounds": 40}, **sections).model_dump(mode="json")
 
 
 def hospital(name: str, epsilon: float | None, *, mechanism: str = "local") -> Summary:

@@ -112,9 +112,7 @@ def test_pictures_outside_the_folder_are_not_read(tmp_path: Path):
         ("real", "real", True),
     ],
 )
-def test_pictures_follow_the_setting_and_real_ones_carry_a_banner(
-    tmp_path: Path, data: str, images: str, shown: bool
-):
+def test_pictures_follow_the_setting_and_real_ones_carry_a_banner(tmp_path: Path, data: str, images: str, shown: bool):
     content = summary(1e9)
     content["data"] = data
     content["experiment"]["report"]["images"] = images

@@ -30,7 +30,7 @@ def contrast(first: str, second: str) -> float:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_marks_stand_out_in_both_schemes(scheme: str):
     found = colours(scheme)
-    grounds = {name: ("paper", "card") for name in TEXT}
+    grounds = dict.fromkeys(TEXT, ("paper", "card"))
     grounds |= {"bad": ("paper", "card", "badback"), "good": ("paper", "card", "goodback")}
     grounds |= {
         "note": ("paper", "card", "noteback"),

@@ -36,10 +36,7 @@ def test_blocks_and_bytes_agree_with_floats():
     a = rng.integers(0, 256, (300, 3, 8, 9), dtype=np.uint8)
     b = rng.integers(0, 256, (300, 3, 8, 9), dtype=np.uint8)
     np.testing.assert_allclose(ssim(a, b), ssim(a / 255.0, b / 255.0), atol=1e-12)
-    one = [
-        structural_similarity(x / 255, y / 255, data_range=1, channel_axis=0)
-        for x, y in zip(a, b, strict=True)
-    ]
+    one = [structural_similarity(x / 255, y / 255, data_range=1, channel_axis=0) for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(ssim(a, b), one, atol=1e-9)
 
 
@@ -67,6 +64,4 @@ def test_what_cannot_be_scored_is_refused_or_made_grey():
         ssim(np.zeros((1, 1, 6, 9)), np.zeros((1, 1, 6, 9)))
     with pytest.raises(ValueError, match="equal shapes"):
         psnr(np.zeros((1, 1, 8, 8)), np.zeros((2, 1, 8, 8)))
-    np.testing.assert_array_equal(
-        intensities(np.array([np.nan, np.inf, -np.inf, 2.0, 0.3])), [0.5, 1, 0, 1, 0.3]
-    )
+    np.testing.assert_array_equal(intensities(np.array([np.nan, np.inf, -np.inf, 2.0, 0.3])), [0.5, 1, 0, 1, 0.3])
