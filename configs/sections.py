@@ -81,6 +81,9 @@ class TrainingSettings(Section):
     server_optimizer: Literal["average", "adam", "nadam"] = "nadam"
     learning_rate: Positive = 2e-3
     server_learning_rate: Positive = Field(default=1.0, description="FedAvg only")
+    averaging: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the moving average of the weights that is handed out; 0: none"
+    )
     proximal: float = Field(default=0.0, ge=0, description="FedProx's mu; 0 is FedAvg")
     views: int = Field(default=1, ge=1, le=64, description="augmented views per image, summed before clipping")
     flips: Probability = Field(default=0.5, description="probability of each flip (horizontal, vertical) of a view")

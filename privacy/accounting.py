@@ -90,28 +90,24 @@ def _losses(history: tuple[Spend, ...]) -> tuple[tuple[StepLoss, int], ...]:
 
 
 def _numerical(history: tuple[Spend, ...], delta: float) -> _Price:
-    """Invert both directions. Where the integral does not settle, fall back to bounds that need none."""
+    """Invert both directions. Where the integral does not settle, fall back to bounds that need none.
+
+    Those are Chernoff and basic composition above and the dearest step below, with the upper one as the
+    estimate. It happens where participations are so rare that epsilon is tiny.
+    """
     parts = _losses(history)
+    count = sum(spend.steps for spend in history)
+    basic = sum(spend.steps * _single_step(spend, delta / count) for spend in history)
     try:
-        removed, tolerance = invert(Parts(parts), delta)
+        removed, tolerance = invert(Parts(parts), delta, basic)
         added, other = _added(history, parts, removed, delta)
         value, tolerance = (removed, tolerance) if removed >= added else (added, other)
     except InversionError:
-        return _bounds(history, parts, delta)
+        lower = max(_single_step(spend, delta) for spend in history)
+        moments = max(best_tilt(Parts(parts, sign=sign), delta)[1] for sign in (1, -1))
+        upper = max(lower, min(basic, moments)) * (1.0 + 1e-9)
+        return lower * (1.0 - 1e-9), upper, upper, "rigorous"
     return value * (1.0 - tolerance), value, value * (1.0 + tolerance), "numerical"
-
-
-def _bounds(history: tuple[Spend, ...], parts: tuple[tuple[StepLoss, int], ...], delta: float) -> _Price:
-    """Bounds that need no inversion: Chernoff and basic composition above, the dearest step below.
-
-    Reached where participations are so rare that epsilon is tiny; the estimate is the upper bound.
-    """
-    count = sum(spend.steps for spend in history)
-    lower = max(_single_step(spend, delta) for spend in history)
-    basic = sum(spend.steps * _single_step(spend, delta / count) for spend in history)
-    moments = max(best_tilt(Parts(parts, sign=sign), delta)[1] for sign in (1, -1))
-    upper = max(lower, min(basic, moments)) * (1.0 + 1e-9)
-    return lower * (1.0 - 1e-9), upper, upper, "rigorous"
 
 
 def _added(

@@ -18,6 +18,9 @@ from privacy.step_loss import StepLoss, TiltedLoss
 Array = npt.NDArray[np.float64]
 Complex = npt.NDArray[np.complex128]
 
+_MOST = 1 << 16  # frequencies in one octave
+_WORK = 3e7  # frequencies times nodes in one octave: about a tenth of a second
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -80,22 +83,37 @@ class Contour:
         share[0] *= 0.5
         self._value = share * self._moments(0.0, len(self._w))
 
-    def refine(self, least_period: float) -> None:
-        """Add an octave of frequencies at twice the spacing, as long as the period allows."""
-        top, self._top = self._top, 2.0 * self._top
-        self._spacing = max(self._spacing, min(2.0 * self._spacing, 2.0 * math.pi / least_period))
+    def refine(self, least_period: float) -> bool:
+        """Add an octave of frequencies at twice the spacing, as long as the period allows.
+
+        Returns False, and adds nothing, where it would take too many.
+        """
+        spacing = max(self._spacing, min(2.0 * self._spacing, 2.0 * math.pi / least_period))
+        nodes = sum(len(part.loss) for part, _ in self._tilted)
+        if 1.5 * self._top / spacing > min(_MOST, _WORK / nodes):
+            return False
+        top, self._top, self._spacing = self._top, 2.0 * self._top, spacing
         start = self._spacing * math.floor(0.5 * top / self._spacing)
         w = np.arange(start, self._top, self._spacing)
         share = self._spacing / math.pi * (_low_pass(w / self._top) - _low_pass(w / top))
         self._value = np.concatenate([self._value, share * self._moments(start, len(w))])
         self._w = np.concatenate([self._w, w])
+        return True
 
-    def integral(self, epsilon: float, *, poles: tuple[float, ...] = (0.0, 1.0)) -> float:
-        """(1/2 pi i) Int e^(-s eps) M(s)/prod(s + pole) ds, divided by M(c) e^(-c eps)."""
-        value = self._value * np.exp(1j * self._w * (self.mean - epsilon))
-        for pole in poles:
-            value = value / (self.c + pole + 1j * self._w)
-        return float(np.sum(value.real))
+    @property
+    def decayed(self) -> bool:
+        """Whether nothing is left in the upper half of the frequencies, so that no octave can add to it."""
+        size = np.abs(self._value)
+        return bool(size[self._w > 0.5 * self._top].max() < 1e-15 * size.max())
+
+    def integral(self, epsilon: float) -> tuple[float, float]:
+        """Return delta(epsilon) and E[e^(epsilon - L); L > epsilon], both divided by M(c) e^(-c epsilon).
+
+        (1/2 pi i) Int e^(-s eps) M(s)/(s (s + 1)) ds, and the same without s: minus the slope of delta.
+        """
+        slope = self._value * np.exp(1j * self._w * (self.mean - epsilon)) / (self.c + 1.0 + 1j * self._w)
+        value = slope / (self.c + 1j * self._w)
+        return float(np.sum(value.real)), float(np.sum(slope.real))
 
     def log_scale(self, epsilon: float) -> float:
         """Ln of what ``integral`` was divided by."""

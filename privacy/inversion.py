@@ -30,14 +30,14 @@ class InversionError(ArithmeticError):
 @final
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Where to integrate: exponent c, period, highest frequency of the first stretch.
+    """Where to integrate: exponent c, period, and highest frequencies of a first and a longer first stretch.
 
     ``epsilon`` is an upper bound to start from, ``reach`` a period that keeps the edge of the loss apart.
     """
 
     c: float
     period: float
-    frequency: float
+    frequencies: tuple[float, float]
     epsilon: float
     reach: float
 
@@ -75,7 +75,7 @@ def period(parts: Parts, c: float, epsilon: float, delta: float) -> float:
 
 
 def _log_delta(contour: Contour, epsilon: float) -> float:
-    value = contour.integral(epsilon)
+    value = contour.integral(epsilon)[0]
     return contour.log_scale(epsilon) + math.log(value) if value > 0.0 else math.nan
 
 
@@ -84,8 +84,7 @@ def _root(contour: Contour, start: float, delta: float, width: float) -> float:
     target, epsilon = math.log(delta), start
     low, high = -math.inf, math.inf
     for _ in range(100):
-        value = contour.integral(epsilon)
-        tail = contour.integral(epsilon, poles=(1.0,))
+        value, tail = contour.integral(epsilon)
         miss = contour.log_scale(epsilon) + math.log(value) - target if value > 0.0 else -1.0
         if miss > 0.0:
             low = epsilon
@@ -108,13 +107,17 @@ def _settle(parts: Parts, line: Line, delta: float) -> tuple[float, float]:
 
     A root that stays below 0 is enough of an answer: epsilon is 0. Raises ``InversionError``.
     """
-    contour = Contour(parts, line.c, period=line.period, frequency=line.frequency)
     width = 4.0 * math.sqrt(parts.cumulants(line.c)[2])
+    for frequency in line.frequencies:
+        contour = Contour(parts, line.c, period=line.period, frequency=frequency)
+        if contour.decayed:
+            return _root(contour, line.epsilon, delta, width), 0.0
     start, before, settled = line.epsilon, math.inf, 0
     epsilon = _root(contour, start, delta, width)
     for _ in range(_OCTAVES):
         here = _log_delta(contour, epsilon)
-        contour.refine(line.reach)
+        if not contour.refine(line.reach):
+            break
         change = _log_delta(contour, epsilon) - here
         settled = settled + 1 if abs(change) < _AGREE else 0
         if settled == 2 or max(before, epsilon) < 0.0:
@@ -127,8 +130,10 @@ def _settle(parts: Parts, line: Line, delta: float) -> tuple[float, float]:
     raise InversionError
 
 
-def invert(parts: Parts, delta: float) -> tuple[float, float]:
+def invert(parts: Parts, delta: float, ceiling: float = math.inf) -> tuple[float, float]:
     """Return (epsilon, relative tolerance) with delta(epsilon) = delta; (0, 0) where delta(0) <= delta.
+
+    ``ceiling`` is a known upper bound, to start from where it is below the Chernoff bound.
 
     *Guarantee*: numerical; the tolerance is at least twice the difference of two evaluations on different
     lines, and covers frequencies that the work allowed did not reach.
@@ -136,14 +141,10 @@ def invert(parts: Parts, delta: float) -> tuple[float, float]:
     *Edge cases*: raises ``InversionError`` where the evaluations differ by more than a hundredth.
     """
     c, upper = best_tilt(parts, delta)
-    reach = 2.2 * (abs(upper) + abs(parts.edge))
     answers: list[float] = []
     doubts: list[float] = []
     for share in (0.93, 0.71):
-        tilt = share * c
-        length = period(parts, tilt, upper, delta)
-        line = Line(tilt, length, (1.9 - share) * _first_frequency(parts, tilt, length), upper, reach)
-        epsilon, doubt = _settle(parts, line, delta)
+        epsilon, doubt = _on_line(parts, share * c, 1.9 - share, min(upper, ceiling), delta)
         answers.append(epsilon)
         doubts.append(doubt)
     first, second = answers
@@ -155,12 +156,31 @@ def invert(parts: Parts, delta: float) -> tuple[float, float]:
     return first, max(TOLERANCE, spread / first)
 
 
-def _first_frequency(parts: Parts, c: float, length: float) -> float:
-    """Frequency that resolves the total loss, the gaps between numbers of participations, and their widths.
+def _on_line(parts: Parts, c: float, stretch: float, upper: float, delta: float) -> tuple[float, float]:
+    """Return (epsilon, absolute uncertainty) from the line at c, with a period that fits the answer.
 
-    Limited to ``_MOST`` spacings: octaves do the rest.
+    The Chernoff bound of the images depends on where epsilon is, so a first answer that is much smaller
+    than the upper bound is checked, and computed again with a longer period.
     """
-    total = 40.0 / math.sqrt(parts.cumulants(c)[2])
-    structure = max(max(30.0 / step.scale, 24.0 / step.width) for step, _ in parts.steps)
+    length = period(parts, c, upper, delta)
+    for _ in range(4):
+        epsilon, doubt = _settle(parts, _line(parts, c, stretch, upper, length), delta)
+        needed = period(parts, c, max(0.0, min(epsilon, upper)), delta)
+        if needed <= 1.02 * length:
+            return epsilon, doubt
+        length = needed
+    raise InversionError
+
+
+def _line(parts: Parts, c: float, stretch: float, upper: float, length: float) -> Line:
+    """Choose frequencies that resolve what the loss is made of.
+
+    First the total loss, and the gaps between numbers of participations where they are apart; then the
+    widths of single participations. Limited to ``_MOST`` spacings: octaves do the rest.
+    """
     spacing = 2.0 * math.pi / length
-    return min(max(total, structure, _LEAST * spacing), _MOST * spacing)
+    total = max(40.0 / math.sqrt(parts.cumulants(c)[2]), *(30.0 / step.gap for step, _ in parts.steps))
+    single = max(24.0 / step.width for step, _ in parts.steps)
+    short = stretch * min(total, _MOST * spacing)
+    long = stretch * min(max(total, single, _LEAST * spacing), _MOST * spacing)
+    return Line(c, length, (short, long), upper, 2.2 * (abs(upper) + abs(parts.edge)))

@@ -76,8 +76,8 @@ class StepLoss(ABC):
 
     @property
     @abstractmethod
-    def scale(self) -> float:
-        """Distance of the branches, or the width of one where they overlap."""
+    def gap(self) -> float:
+        """Distance of the branches where they are apart; inf where they overlap."""
 
 
 @final
@@ -100,9 +100,9 @@ class SubsampledGaussian(StepLoss):
         return 1.0 / self._noise
 
     @property
-    def scale(self) -> float:
-        """Distance of the branches, or the width of one where they overlap."""
-        return max(0.5 / self._noise**2, 1.0 / self._noise)
+    def gap(self) -> float:
+        """Distance of the branches, 1/(2 s^2), where it exceeds three widths; else inf."""
+        return 0.5 / self._noise**2 if self._noise < 1.0 / 6.0 else math.inf
 
     @property
     def steepest(self) -> float:

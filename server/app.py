@@ -7,6 +7,7 @@ import tasks
 from configs import RunStoppedError, derive
 from server.adversary.chair import Chair
 from server.adversary.public import load_public
+from server.averaging import RunningAverage
 from server.checkpoints import Checkpoints, write_arrays
 from server.events import EventLog
 from server.exchange import exchange
@@ -27,6 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     events = EventLog(settings.folder / "events.jsonl")
     model = FlatModel(tasks.get(experiment.task).spec, derive(settings.root, "model"))
     optimizer = ServerOptimizer(experiment.training, model.initial)
+    average = RunningAverage(experiment.training.averaging, model.size)
     checkpoints = Checkpoints(settings.folder / "checkpoints", settings.digest)
     chair = Chair(experiment.adversary, experiment.attacked_rounds, load_public(settings.public_data), settings.views)
     members = introduce(grid, experiment, events)
@@ -36,6 +38,7 @@ def main(grid: Grid, context: Context) -> None:
     if (kept := checkpoints.load()) is not None:
         done, state = kept
         optimizer.restore(state)
+        average.restore(state)
         events.write("resumed", round=done)
     names = {member.node: member.hospital for member in members.values()}
 
@@ -57,11 +60,11 @@ def main(grid: Grid, context: Context) -> None:
                 f"quorum lost in round {server_round}: {metrics['releases'] if metrics else 0} releases where "
                 f"{strategy.needed()} are needed ({why})."
             )
-        weights = {name: array.numpy() for name, array in arrays.items()}
+        average.add(optimizer.weights)
         if server_round in experiment.evaluated_rounds:
-            write_arrays(checkpoints.evaluation(server_round), weights, {"round": str(server_round)})
-        checkpoints.save(server_round, optimizer.state())
+            handed_out = model.named(average.value())
+            write_arrays(checkpoints.evaluation(server_round), handed_out, {"round": str(server_round)})
+        checkpoints.save(server_round, {**optimizer.state(), **average.state()})
         events.write("finished", round=server_round, releases=int(str(metrics["releases"])))
 
-    weights = {name: array.numpy() for name, array in strategy.arrays().items()}
-    write_arrays(settings.folder / "model.safetensors", weights, {"experiment": settings.digest})
+    write_arrays(settings.folder / "model.safetensors", model.named(average.value()), {"experiment": settings.digest})

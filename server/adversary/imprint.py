@@ -1,7 +1,9 @@
 """The imprint attack: a wide block in the broadcast model that copies images into the gradient."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -18,7 +20,7 @@ from server.adversary.base import (
     Weights,
 )
 from server.adversary.bins import measurement
-from server.adversary.matching import cosine_scores, membership_scores
+from server.adversary.matching import Membership, cosines_with_home
 from server.adversary.public_model import PublicModel, decode, encode, fit, usable_images
 from server.adversary.readout import (
     FALSE_ALARMS,
@@ -27,6 +29,7 @@ from server.adversary.readout import (
     audible,
     evidence,
     expected_evidence,
+    features,
     level,
     prefers_denoised,
     read_denoised,
@@ -40,6 +43,9 @@ LOGIT_SHIFT = 0.1  # most that the block adds to a logit: the agreed model's pre
 # 1e-6 still outweighs the rest of the model and any clipping norm, and float32 keeps its relative precision
 # down to 1e-38.
 CEILING = 1e-12
+_AT_ONCE = 512  # candidates encoded at the same time
+
+Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 @final
@@ -64,7 +70,7 @@ class Imprint(Attack):
     def __init__(self, settings: ImprintSettings) -> None:
         self.settings = settings
         self._fitted: dict[str, PublicModel] = {}
-        self._opened: tuple[Observation, float, Rows] | None = None
+        self._opened: tuple[Observation, PublicData, Score | None] | None = None
 
     def plant(self, spec: ModelSpec, weights: Weights, public: PublicData) -> tuple[ModelSpec, Weights]:
         """Return the agreed model with the block wired to its logits.
@@ -127,20 +133,29 @@ class Imprint(Attack):
         With noise on clipped gradients the score is the log Bayes factor of the candidate's being in the
         release, otherwise the cosine between its row and +-[z, 1].
         """
-        if self._opened is None or self._opened[0] is not observation:  # asked once per target: read rows once
-            self._opened = (observation, *_rows(observation))
-        _, scale, rows = self._opened
-        if len(rows.bias) == 0:
-            return np.zeros(len(candidates))
+        if self._opened is None or self._opened[0] is not observation or self._opened[1] is not public:
+            self._opened = (observation, public, self._filter(observation, public))  # it is asked once per target
+        score = self._opened[2]
         centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
-        z = encode(candidates, centre, scale)
+        block = observation.spec.block
+        if score is None or block is None:
+            return np.zeros(len(candidates))
+        parts = [candidates[start : start + _AT_ONCE] for start in range(0, len(candidates), _AT_ONCE)]
+        found = [score(encode(part, centre, block.scale)) for part in parts]
+        return np.concatenate([np.zeros(0), *found])
+
+    def _filter(self, observation: Observation, public: PublicData) -> Score | None:
+        """Return the function that scores candidates z for one observation; None if no row is left."""
+        scale, rows = _rows(observation)
+        if len(rows.bias) == 0:
+            return None
         terms = observation.terms
-        model = self._model(public, observation.spec.shape)
+        centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
+        model = _in_coordinates(self._model(public, observation.spec.shape), centre, scale)
         at = level(terms, model)
-        if at.amplitude is None or at.std == 0 or terms.local_steps > 1:
-            return cosine_scores(rows, z)
-        model = _in_coordinates(model, centre, scale)
-        return membership_scores(rows, z, model, at, terms.clipping_norm or 1.0, terms.expected_batch)
+        if terms.clipping_norm is None or at.std == 0 or terms.local_steps > 1:
+            return partial(cosines_with_home, rows)
+        return Membership.of(rows, model, at, norm=terms.clipping_norm, batch=terms.expected_batch).scores
 
     def _model(self, public: PublicData, shape: tuple[int, int, int]) -> PublicModel:
         key = hashlib.sha256(np.ascontiguousarray(public.images).tobytes() + repr(shape).encode()).hexdigest()
@@ -168,7 +183,7 @@ def _believed(
     rows: Rows, model: PublicModel, at: Level, observation: Observation
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the rows to show under noise, and the evidence of each."""
-    score = evidence(rows, model, at)
+    score = evidence(features(rows, model), model, at)
     threshold = np.log(max(len(score), 1) / FALSE_ALARMS)
     count = int(np.count_nonzero(score > threshold))
     if expected_evidence(model, at) < 2 * threshold:

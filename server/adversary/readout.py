@@ -44,13 +44,25 @@ class Rows:
             offset=self.offset[index],
         )
 
-    def minus(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> "Rows":
-        """Return the rows with these contributions, (R, D) and (R,), taken off."""
-        return replace(self, weight=self.weight - weight, bias=self.bias - bias)
-
     def energy(self) -> NDArray[np.float64]:
         """Return the squared norm of every row, bias included, (R,)."""
         return np.einsum("rd,rd->r", self.weight, self.weight) + self.bias**2
+
+
+@final
+@dataclass(frozen=True)
+class Features:
+    """What the evidence needs of rows.
+
+    Attributes:
+        coordinates: float64 (R, r), of the weight row along the public components.
+        energy: float64 (R,), squared norm of the weight row.
+        bias: float64 (R,).
+    """
+
+    coordinates: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    bias: NDArray[np.float64]
 
 
 @final
@@ -86,7 +98,13 @@ def level(terms: PublicTerms, model: PublicModel) -> Level:
     return Level(std, float(factors.mean()), float(factors.std()) + 1e-3 * norm)
 
 
-def evidence(rows: Rows, model: PublicModel, at: Level) -> NDArray[np.float64]:
+def features(rows: Rows, model: PublicModel) -> Features:
+    """Return the rows' coordinates along the public components, their energy and bias."""
+    energy = np.einsum("rd,rd->r", rows.weight, rows.weight)
+    return Features(rows.weight @ model.components.T, energy, rows.bias)
+
+
+def evidence(seen: Features, model: PublicModel, at: Level) -> NDArray[np.float64]:
     """Return for every row the log likelihood ratio of one image against noise alone, (R,).
 
     The image is Gaussian as the public model says (what the components leave counts as white), its sign
@@ -96,13 +114,12 @@ def evidence(rows: Rows, model: PublicModel, at: Level) -> NDArray[np.float64]:
     if at.amplitude is None or at.std == 0:
         raise ValueError("evidence needs noise and a known amplitude")
     variance = at.std**2
-    coordinates = rows.weight @ model.components.T
-    total = np.einsum("rd,rd->r", rows.weight, rows.weight)
-    rest = np.maximum(total - np.einsum("rc,rc->r", coordinates, coordinates), 0.0)
+    squares = seen.coordinates**2
+    rest = np.maximum(seen.energy - squares.sum(axis=1), 0.0)
     odds, rest_odds, free = _odds(model, at)
-    score = 0.5 * ((coordinates**2 / variance) @ (odds / (1 + odds)) - np.log1p(odds).sum())
+    score = 0.5 * ((squares / variance) @ (odds / (1 + odds)) - np.log1p(odds).sum())
     score += 0.5 * (rest / variance * rest_odds / (1 + rest_odds) - free * np.log1p(rest_odds))
-    return score + _bias_evidence(rows.bias, at.amplitude, at.spread, at.std)
+    return score + _bias_evidence(seen.bias, at.amplitude, at.spread, at.std)
 
 
 def _bias_evidence(bias: NDArray[np.float64], amplitude: float, spread: float, std: float) -> NDArray[np.float64]:

@@ -96,7 +96,7 @@ def _strip(run: RunFiles, placement: str, attack: str, rows: list[Row]) -> Strip
         f"{counted(len(rows), 'image')} attacked with '{attack}' by {who}, spread evenly from the best "
         "reconstruction to the worst; enlarged without smoothing. Null: the average public image, which "
         "anybody has. SSIM is similarity, 1 for identical images; rank is the true image’s place among "
-        "decoys.",
+        "decoys. The null’s SSIM is of the stronger null: that image, or the attack on pure noise.",
         tuple((heading, tuple(_picture(run.folder, row, kind, heading) for row in rows)) for kind, heading in KINDS),
         (
             ("SSIM", tuple(decimal(number(row["ssim"])) for row in rows)),

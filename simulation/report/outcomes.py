@@ -48,7 +48,8 @@ class Outcome:
         above_null: releases in which the attack recovers more than the null (exact paired test at 5 %).
         rank1: targets that come first among their decoys.
         informed: the same when the adversary is shown the candidates.
-        decoys: the fewest per target; by chance rank 1 has probability 1/(decoys + 1).
+        decoys, most_decoys: the fewest and the most per target; by chance rank 1 has probability 1/(decoys + 1)
+            or less, and p-values take the fewest.
         mean_ssim, null_mean_ssim: weighted by targets.
         mean_psnr, null_mean_psnr: weighted by targets, in dB.
         bound_worst_case, bound_relaxed: the highest of any release.
@@ -64,6 +65,7 @@ class Outcome:
     rank1: Share | None
     informed: Share | None
     decoys: int
+    most_decoys: int
     mean_ssim: float | None
     null_mean_ssim: float | None
     mean_psnr: float | None
@@ -73,7 +75,7 @@ class Outcome:
 
     @property
     def chance(self) -> float:
-        """Probability of rank 1 by chance."""
+        """Probability of rank 1 by chance, at the fewest decoys."""
         return 1 / (self.decoys + 1)
 
 
@@ -106,6 +108,7 @@ def pooled(rows: Sequence[Summary]) -> Outcome:
         rank1=_share(kept, "rank1", "ranked", chance),
         informed=_share(kept, "identified_informed", "ranked", chance),
         decoys=decoys,
+        most_decoys=max((int(r["decoys"]) for r in kept if r["ranked"]), default=0),
         mean_ssim=_mean(kept, "mean_ssim"),
         null_mean_ssim=_mean(kept, "null_mean_ssim"),
         mean_psnr=_mean(kept, "mean_psnr"),

@@ -40,7 +40,6 @@ def run_page(run: RunFiles) -> Content:
     summary = run.summary
     found = outcomes(summary["attacks"])
     verdict = level(found)
-    words = [s for chapter in run_chapters(summary) for s in chapter.sentences]
     shown = strips(run)
     return {
         **_common([run]),
@@ -49,7 +48,6 @@ def run_page(run: RunFiles) -> Content:
         "verdict": VERDICTS[verdict],
         "tiles": run_tiles(summary, found),
         "chapters": run_chapters(summary),
-        "more_words": [str(w) for w in summary.get("words") or [] if w not in words],
         "hero": shown[0] if shown else None,
         "strips": shown[1:],
         "no_pictures": why_none(run),

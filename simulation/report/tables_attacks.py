@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from simulation.report.numbers import DASH, decimal, interval, p_value, percent, significant
 from simulation.report.outcomes import Outcome, Share, pooled
 from simulation.report.tables import Table, cut
+from simulation.report.words_attacks import chance
 from simulation.report.words_budget import highest_epsilon
 from simulation.report.words_study import Group
 
@@ -94,9 +95,9 @@ def _attack_row(outcome: Outcome, where: str) -> tuple[str, ...]:
         f"{decimal(outcome.mean_ssim)} ({decimal(outcome.null_mean_ssim)})",
         f"{decimal(outcome.mean_psnr, 1)} ({decimal(outcome.null_mean_psnr, 1)})",
         _ranked(outcome.rank1),
-        percent(outcome.chance) if outcome.rank1 else DASH,
+        chance(outcome) if outcome.rank1 else DASH,
         p_value(outcome.rank1.p) if outcome.rank1 else DASH,
-        f"{_ranked(outcome.informed)} ({percent(outcome.chance)})" if outcome.informed else DASH,
+        f"{_ranked(outcome.informed)} ({chance(outcome)})" if outcome.informed else DASH,
         percent(outcome.bound_worst_case),
         percent(outcome.bound_relaxed),
     )

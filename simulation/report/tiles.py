@@ -7,6 +7,7 @@ from typing import Any, final
 from simulation.report.numbers import counted, decimal, interval, percent, significant
 from simulation.report.outcomes import Outcome, level
 from simulation.report.phrases import per_unit
+from simulation.report.words_attacks import chance
 from simulation.report.words_budget import EMPTY_ABOVE, highest_epsilon
 
 Summary = dict[str, Any]
@@ -33,7 +34,7 @@ def _trained(summary: Summary) -> Tile:
     if summary["experiment"]["privacy"]["mechanism"] == "pooled":
         return Tile("Trained", "One collection", f"{images} brought together in one place; {rounds}")
     hospitals = counted(len(summary["hospitals"]), "hospital")
-    return Tile("Trained together", hospitals, f"{images}, {rounds}; images stayed, one update per round left")
+    return Tile("Trained together", hospitals, f"{images}, {rounds}; images stayed, one update a round left at most")
 
 
 def _works(summary: Summary) -> Tile:
@@ -80,9 +81,9 @@ def _leaked(found: Sequence[Outcome]) -> Tile:
         key = "rank1" if worst == "recognised" else "informed"
         with_share = [(o, s) for o in tried if (s := getattr(o, key)) is not None]
         best, share = max(with_share, key=lambda pair: pair[1].rate)
-        shown = " when shown the candidates" if worst == "informed" else f" among {best.decoys + 1:,}"
+        shown = " when shown the candidates" if worst == "informed" else f" among {best.decoys + 1:,} or more"
         means = f"images recognised{shown} ({percent(share.rate)}, {interval(share.interval)}); null: "
-        return Tile("Leaked", f"{share.hits:,} of {share.total:,}", f"{means}{percent(best.chance)} by chance")
+        return Tile("Leaked", f"{share.hits:,} of {share.total:,}", f"{means}{chance(best)} by chance")
     copied = outcome.recovered
     if copied is None:
         return Tile("Leaked", "not tested", "no attack was part of this run")

@@ -79,7 +79,7 @@ def who_words(summary: Summary) -> tuple[str, ...]:
     together = f"{counted(len(hospitals), 'hospital')} ({names}) trained one model"
     words = [
         f"{together}{' together' if len(hospitals) > 1 else ''} on {images}, {what}, in {rounds}.",
-        "The images stayed where they were; what left a hospital was one update of the model per round.",
+        "The images stayed where they were; what left a hospital was at most one update of the model per round.",
     ]
     absent = [f"{h['name']} ({h['declined']})" for h in hospitals if h.get("declined")]
     if absent:

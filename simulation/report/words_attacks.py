@@ -27,7 +27,7 @@ VERDICTS: dict[Level, tuple[str, str]] = {
         "images, the adversary picked the right one more often than chance.",
     ),
     "quiet": (
-        "No attack that was tried did better than guessing.",
+        "No attack that was tried did measurably better than guessing.",
         "That is a finding about the attacks tried here, not a guarantee against all others.",
     ),
     "untested": ("No attack was tried.", "This says nothing about what could be reconstructed."),
@@ -52,10 +52,15 @@ def facts(outcome: Outcome) -> list[tuple[str, str, str]]:
         null = "none measured" if outcome.null is None else percent(outcome.null)
         lines.append(("Copied", _short(outcome.recovered), null))
     if outcome.rank1 is not None:
-        lines.append(("Recognised", _short(outcome.rank1), percent(outcome.chance)))
+        lines.append(("Recognised", _short(outcome.rank1), chance(outcome)))
     if outcome.informed is not None:
-        lines.append(("Recognised if shown", _short(outcome.informed), percent(outcome.chance)))
+        lines.append(("Recognised if shown", _short(outcome.informed), chance(outcome)))
     return lines
+
+
+def chance(outcome: Outcome) -> str:
+    """Write how often the true image comes first by chance; updates may differ in their number of decoys."""
+    return f"{'≤ ' if outcome.most_decoys > outcome.decoys else ''}{percent(outcome.chance)}"
 
 
 def public_words(rows: Sequence[Summary]) -> str:
@@ -72,16 +77,18 @@ def _outcome_words(outcome: Outcome, summary: Summary) -> list[str]:
             f"true image; the null reaches {decimal(outcome.null_mean_ssim)}. Medical images of one kind are "
             "all alike, so an SSIM above 0.5 means nothing without that null."
         )
+    even = outcome.decoys == outcome.most_decoys
+    decoys = counted(outcome.decoys, "decoy") if even else f"{outcome.decoys:,} to {outcome.most_decoys:,} decoys"
+    null = f"the null, chance, is {'' if even else 'at most '}{percent(outcome.chance)}"
     if outcome.rank1 is not None:
         words.append(
-            f"Hidden among {counted(outcome.decoys, 'decoy')}, the true image came first for "
-            f"{_counts(outcome.rank1)}; the null, chance, is {percent(outcome.chance)} "
+            f"Hidden among {decoys}, the true image came first for {_counts(outcome.rank1)}; {null} "
             f"({_judged(outcome.rank1)})."
         )
     if outcome.informed is not None:
         words.append(
-            f"Shown the candidates, the adversary picks the right one for {_counts(outcome.informed)}; the "
-            f"null, chance, is {percent(outcome.chance)} ({_judged(outcome.informed)})."
+            f"Shown the candidates, the adversary picks the right one for {_counts(outcome.informed)}; "
+            f"{null} ({_judged(outcome.informed)})."
         )
     if outcome.bound_worst_case is not None:
         words.append(_bound(outcome.bound_worst_case, outcome.decoys + 1))
@@ -108,16 +115,16 @@ def _copies(outcome: Outcome, summary: Summary) -> str:
     )
 
 
-def _bound(bound: float, candidates: int) -> str:
+def _bound(bound: float, fewest: int) -> str:
     if bound >= 0.99:
         return (
-            f"The formal worst-case bound on recognising one image among {candidates:,} from one update is "
-            f"about 1 ({percent(bound)}): it rules nothing out."
+            "The formal worst-case bound on recognising one image among its candidates from one update is "
+            f"about 1 ({percent(bound)}, with {fewest:,} candidates): it rules nothing out."
         )
     return (
-        f"Whatever an adversary knows and tries, it cannot recognise an image among {candidates:,} from one "
-        f"update with a probability above {percent(bound)} (worst-case bound). That holds for one update, "
-        "not for the whole run."
+        f"Whatever an adversary knows and tries, it cannot recognise an image among {fewest:,} or more "
+        f"candidates from one update with a probability above {percent(bound)} (worst-case bound). That "
+        "holds for one update, not for the whole run."
     )
 
 

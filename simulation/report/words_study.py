@@ -86,7 +86,7 @@ def findings(groups: Sequence[Group]) -> list[str]:
         auroc = best.metrics("auroc")
         working = f" The model's AUROC there is {decimal(sum(auroc) / len(auroc))}." if auroc else ""
         words.append(
-            "The largest budget tried at which no attack did better than guessing (the null) is "
+            "The largest budget tried at which no attack did measurably better than guessing (the null) is "
             f"{best.label}.{working} Between the budgets that were tried nothing was measured."
         )
     elif leaky:
@@ -121,7 +121,7 @@ def leading_words(groups: Sequence[Group]) -> str:
         "copied": "images could be copied",
         "recognised": "images could be recognised",
         "informed": "someone who already holds an image could sometimes tell that it was used",
-        "quiet": "no attack that was tried did better than guessing",
+        "quiet": "no attack that was tried did measurably better than guessing",
         "untested": "no attack was tried",
     }
     parts = [f"{said[key]} {listed(by_level[key])}" for key in said if key in by_level]

@@ -68,3 +68,24 @@ def test_a_checkpoint_of_another_experiment_or_a_damaged_one_is_refused(tmp_path
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match="safetensors"):
         read_arrays(path)
+
+
+def test_the_running_average_is_the_weighted_mean_of_the_iterates(tmp_path: Path) -> None:
+    from server.averaging import RunningAverage
+
+    iterates = np.random.default_rng(3).standard_normal((5, 4))
+    average = RunningAverage(0.9, 4)
+    for w in iterates:
+        average.add(w)
+    weights = 0.9 ** np.arange(4, -1, -1)
+    assert np.allclose(average.value(), weights @ iterates / weights.sum(), rtol=1e-12)
+    Checkpoints(tmp_path, "a").save(5, average.state())
+    kept = Checkpoints(tmp_path, "a").load()
+    assert kept is not None
+    again = RunningAverage(0.9, 4)
+    again.restore(kept[1])
+    assert again.value().tobytes() == average.value().tobytes()
+    latest = RunningAverage(0.0, 4)
+    latest.add(iterates[0])
+    latest.add(iterates[1])
+    assert np.array_equal(latest.value(), iterates[1])

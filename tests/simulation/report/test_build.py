@@ -7,6 +7,7 @@ import pytest
 
 from configs import InputError
 from simulation.report.build import build_comparison, build_report
+from simulation.report.words import run_words
 from tests.simulation.report.folders import HOSPITALS, summary, write_run, write_study
 from tests.simulation.report.pages import Page
 
@@ -152,10 +153,12 @@ def test_many_hospitals_make_a_band_and_a_cut_table(tmp_path: Path):
     assert "20 more rows in hospitals.csv." in page.text
 
 
-def test_sentences_made_elsewhere_are_kept(tmp_path: Path):
+def test_sentences_are_made_anew_from_the_numbers(tmp_path: Path):
     content = summary(8.0)
-    content["words"] = ["A sentence of another module."]
-    assert "A sentence of another module." in Page(built(write_run(tmp_path / "run", content))).text
+    content["words"] = ["A sentence of an older version."]
+    text = Page(built(write_run(tmp_path / "run", content))).text
+    assert "older version" not in text
+    assert all(sentence in text for sentence in run_words(content))
 
 
 def test_study_page_holds_every_setting_beside_its_null(tmp_path: Path):

@@ -87,6 +87,15 @@ def test_counts_are_added_over_hospitals():
     assert "In 4 of 4 attacked updates" in text
 
 
+def test_unequal_numbers_of_decoys_are_said():
+    content = summary(1e9)
+    assert "Hidden among 159 decoys" in " ".join(run_words(content))
+    content["attacks"][0]["decoys"] = 19
+    text = " ".join(run_words(content))
+    assert "Hidden among 19 to 159 decoys" in text
+    assert text.count("the null, chance, is at most 5%") == 2
+
+
 def test_a_missing_null_is_said():
     content = summary(1e9)
     for row in content["attacks"]:
@@ -136,7 +145,7 @@ def test_study_names_the_largest_budget_at_which_nothing_beat_the_null():
     for row in quiet["cells"][2]["summary"]["attacks"]:
         row["identified_informed"] = row["rank1"]
     text = " ".join(study_words(quiet))
-    assert "no attack did better than guessing (the null) is ε = 8. The model's AUROC there is 0.78." in text
+    assert "no attack did measurably better than guessing (the null) is ε = 8. The model's AUROC there is 0.78." in text
     assert "gives with no protection and at ε = 10⁹." in text
     assert "At no budget that was tried did all attacks fail." in " ".join(study_words(study("none", 1e9)))
 
