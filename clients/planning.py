@@ -45,12 +45,14 @@ class Plan:
         return self.noise_multiplier * (1.0 if self.clipping_norm is None else self.clipping_norm)
 
 
-def sample_rates(units: Mapping[str, int], batch_size: float, batch: str) -> dict[str, float]:
-    """Return each hospital's sample rate: B/N for all, or an equal share of B from each.
+def sample_rates(units: Mapping[str, int], batch_size: float | None, batch: str) -> dict[str, float]:
+    """Return each hospital's sample rate: B/N for all, an equal share of B from each, or 1 without a batch size.
 
     Raises:
         InputError: if the batch is larger than the data.
     """
+    if batch_size is None:
+        return dict.fromkeys(units, 1.0)
     total = sum(units.values())
     if batch == "proportional":
         rates = dict.fromkeys(units, batch_size / total)

@@ -67,7 +67,9 @@ class TrainingSettings(Section):
 
     rounds: int = Field(default=10, ge=1, le=1_000_000)
     local_steps: int = Field(default=1, ge=1, le=100_000)
-    batch_size: Positive = Field(default=64, description="expected total batch over all hospitals, in units")
+    batch_size: Positive | None = Field(
+        default=64, description="expected total batch over all hospitals, in units; empty: every unit in every step"
+    )
     batch: Literal["proportional", "equal"] = Field(
         default="proportional", description="one sample rate for all, or one expected batch for all"
     )

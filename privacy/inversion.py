@@ -80,7 +80,7 @@ def _log_delta(contour: Contour, epsilon: float) -> float:
 
 
 def _root(contour: Contour, start: float, delta: float, width: float) -> float:
-    """Solve delta(eps) = delta by Newton steps on ln delta, at most ``width`` each."""
+    """Solve delta(eps) = delta by Newton steps on ln delta, the first at most ``width``."""
     target, epsilon = math.log(delta), start
     low, high = -math.inf, math.inf
     for _ in range(100):
@@ -94,6 +94,8 @@ def _root(contour: Contour, start: float, delta: float, width: float) -> float:
             return epsilon
         move = miss * value / tail if value > 0.0 and tail > 0.0 else math.copysign(width, miss)
         proposal = epsilon + max(-width, min(width, move))
+        if abs(move) >= width:
+            width *= 1.5
         if not low < proposal < high:
             proposal = 0.5 * (low + high)
         if abs(proposal - epsilon) <= 1e-13 * abs(epsilon):

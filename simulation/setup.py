@@ -104,7 +104,7 @@ def _heldout_parts(experiment: Experiment, dealt: Deal, heldout: Records) -> dic
         return {name: np.flatnonzero(heldout.sites == name).tolist() for name in names}
     settings = experiment.hospitals.model_copy(update={"max_records": None, "min_units": 1})
     try:
-        parts = deal(heldout, settings, experiment.task.split_seed)
+        parts = deal(heldout, settings, experiment.seed)
     except InputError:  # fewer held-out units than hospitals: utility is global only
         return {name: [] for name in names}
     position = {int(row): i for i, row in enumerate(heldout.rows)}

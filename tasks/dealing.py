@@ -8,10 +8,10 @@ from tasks.partition import Deal, Hospital, deal
 def deal_experiment(experiment: Experiment, records: Records) -> Deal:
     """Deal the training records of an experiment.
 
-    A pure function of the records, `hospitals` and `task.split_seed`, so that every process deals alike, and runs
-    that differ in `seed` only deal the same. Mechanism `pooled` puts all hospitals' records at one place.
+    A pure function of the records, `hospitals` and `seed`, so that every process deals alike, and runs
+    that differ in their mechanism only deal alike. Mechanism `pooled` puts all hospitals' records at one place.
     """
-    parts = deal(records, experiment.hospitals, experiment.task.split_seed)
+    parts = deal(records, experiment.hospitals, experiment.seed)
     if experiment.privacy.mechanism != "pooled":
         return parts
     together = Records.joined([h.records for h in parts.hospitals])
