@@ -45,6 +45,12 @@ def _folder(out: Path | None, config: str) -> Path:
     return out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _console() -> Console:
+    """Return standard error; where it is not a terminal, wide enough that a table keeps its words."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=140)
+
+
 def _print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
 
@@ -66,7 +72,7 @@ def simulate(
 
     loaded = _load(config, settings, engine)
     experiment = loaded.experiment if isinstance(loaded, Study) else loaded
-    console = Console(stderr=True)
+    console = _console()
     run = run_experiment(experiment, _folder(out, config), resume=resume, console=console)
     if as_json:
         _print_json(run.summary)
@@ -90,7 +96,7 @@ def budgets(
 
     loaded = _load(config, settings, engine)
     study = loaded if isinstance(loaded, Study) else Study(experiment=loaded)
-    console = Console(stderr=True)
+    console = _console()
     run = run_budgets(study, _folder(out, config), Path(config).stem, resume=resume, console=console)
     if as_json:
         _print_json(run.summary)
@@ -113,7 +119,7 @@ def attack(
     again = attack_again(run, attacks or [])  # type: ignore[arg-type]
     if as_json:
         _print_json(again.summary["attacks"])
-    show_run(again, Console(stderr=True))
+    show_run(again, _console())
 
 
 @app.command()

@@ -1,6 +1,9 @@
 """One federated run with its adversary, from settings to report."""
 
 import hashlib
+import json
+import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from clients.site import SiteSettings
-from configs import HOSPITALS, Experiment, root_of
+from configs import HOSPITALS, Experiment, InputError, root_of
 from configs.sections import AttackName
 from server.adversary.public import save_public
 from server.checkpoints import read_arrays
@@ -25,6 +28,7 @@ from simulation.progress import ProgressDisplay
 from simulation.setup import Setup, prepare
 from simulation.tables import flat, hospital_rows, rounds_table, utility_after
 from simulation.watching import Watcher
+from tasks.models import build
 
 
 @final
@@ -63,8 +67,6 @@ def simulate(
         InputError: before anything is written, for whatever makes the run impossible.
         RunStoppedError: budget exhausted, quorum lost, bound beaten.
     """
-    import json
-
     setup = prepare(experiment)
     folder = RunFolder(Path(out).resolve())
     with folder.locked():
@@ -91,8 +93,6 @@ def attack_again(path: Path, names: Sequence[AttackName]) -> Run:
     Raises:
         InputError: if the folder holds no run, or its data are gone.
     """
-    import json
-
     folder = RunFolder(path.resolve())
     experiment = folder.read_experiment()
     setup = prepare(experiment)
@@ -123,12 +123,37 @@ def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Con
     checkpoints = folder.path / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     hospitals = len(setup.deal.hospitals)
+    if console is not None and pools is not None:
+        announce_views(setup, folder.path, console)
     display = ProgressDisplay(console or Console(quiet=True), experiment.training.rounds, folder.path.name)
     if not folder.model.is_file():
         with display, Watcher(folder.events, checkpoints, Evaluator(setup), display):
             run_engine(experiment, server, hospitals, folder.site_settings)
     with Watcher(folder.events, checkpoints, Evaluator(setup), None):
         pass  # a run that was stopped between its last round and its last evaluation is caught up here
+
+
+def announce_views(setup: Setup, folder: Path, console: Console) -> None:
+    """Say how much the recorded views will take, before the start; refuse if the disk has no room.
+
+    Raises:
+        InputError: naming what to attack less of.
+    """
+    experiment = setup.experiment
+    dimension = math.prod(setup.task.shape)
+    floats = sum(p.numel() for p in build(setup.task.spec).parameters())
+    if experiment.adversary.placement == "malicious_server" and "imprint" in experiment.adversary.attacks:
+        floats += experiment.adversary.imprint.rows * (dimension + 1) + dimension
+    rounds = len(experiment.attacked_rounds)
+    need = 12 * floats * rounds * len(setup.deal.hospitals)  # float64 release and float32 broadcast
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise InputError(
+            f"adversary.rounds: recording {rounds} rounds takes {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"attack fewer rounds or lower adversary.imprint.rows."
+        )
+    if need > 1e9:
+        console.print(f"views of {rounds} attacked rounds will take about {need / 1e9:.1f} GB", highlight=False)
 
 
 def _finish(

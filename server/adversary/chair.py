@@ -1,6 +1,5 @@
 """The adversary's chair at the server: it may change the broadcast, and it records what it sees."""
 
-import shutil
 from pathlib import Path
 from typing import final
 
@@ -53,9 +52,3 @@ class Chair:
             return
         spec, weights = self._sent[round_number]
         save_observation(self._folder, Observation(round_number, hospital, spec, weights, release, terms))
-
-
-def announce(folder: Path, floats: int, hospitals: int, rounds: int) -> tuple[float, float]:
-    """Return (GB that the recorded rounds will take at most, GB free), before anything is recorded."""
-    need = rounds * hospitals * floats * (8 + 4) / 1e9
-    return need, shutil.disk_usage(folder).free / 1e9

@@ -137,9 +137,7 @@ def test_pricing_commands(tmp_path: Path) -> None:
     assert "noise_multiplier" in wrong.stderr
     noise = fedward("noise", "--epsilon", "8", "--delta", "1e-5", "--sample-rate", "1", "--steps", "1")
     value = json.loads(noise.stdout)["noise_multiplier"]
-    back = fedward(
-        "epsilon", "--noise-multiplier", str(value), "--sample-rate", "1", "--steps", "1", "--delta", "1e-5"
-    )
+    back = fedward("epsilon", "--noise-multiplier", str(value), "--sample-rate", "1", "--steps", "1", "--delta", "1e-5")
     assert json.loads(back.stdout)["upper"] == pytest.approx(8, rel=1e-4)
 
 

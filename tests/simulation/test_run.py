@@ -57,8 +57,9 @@ def test_one_run_from_settings_to_report(small: Make, tmp_path: Path) -> None:
 def test_engines_agree_to_the_bit_and_ray_survives_the_death_of_a_worker(small: Make, tmp_path: Path) -> None:
     settings = {"privacy": LOCAL, "training": {"rounds": 4}}
     hashes = {
-        name: simulate(small(**settings, runtime={"engine": name}), tmp_path / f"{name}-run", report=False)
-        .summary["model_sha256"]
+        name: simulate(small(**settings, runtime={"engine": name}), tmp_path / f"{name}-run", report=False).summary[
+            "model_sha256"
+        ]
         for name in ("inline", "ray", "flower")
     }
     out = tmp_path / "killed"
