@@ -33,10 +33,10 @@ class Parts:
     steps: tuple[tuple[StepLoss, int], ...]
     sign: int = 1
 
-    def tilted(self, c: float, *, oscillating: bool = False) -> list[tuple[TiltedLoss, int]]:
+    def tilted(self, c: float, *, frequency: float = 0.0) -> list[tuple[TiltedLoss, int]]:
         """Tilted losses of every kind of step at exponent c, with multiplicity."""
         a = 1.0 + c if self.sign > 0 else -c
-        return [(step.tilted(a, oscillating=oscillating), count) for step, count in self.steps]
+        return [(step.tilted(a, frequency=frequency), count) for step, count in self.steps]
 
     @property
     def edge(self) -> float:
@@ -72,10 +72,8 @@ class Contour:
 
     def __init__(self, parts: Parts, c: float, *, period: float, frequency: float) -> None:
         self.c = c
-        self._tilted = parts.tilted(c, oscillating=True)
-        self._sign = parts.sign
-        self.moment = sum(n * part.log_moment for part, n in self._tilted)
-        self.mean = parts.sign * sum(n * part.mean for part, n in self._tilted)
+        self._parts = parts
+        self.moment, self.mean, _ = parts.cumulants(c)
         self._spacing = 2.0 * math.pi / period
         self._top = frequency
         self._w = self._spacing * np.arange(max(16, math.ceil(frequency / self._spacing)))
@@ -89,7 +87,8 @@ class Contour:
         Returns False, and adds nothing, where it would take too many.
         """
         spacing = max(self._spacing, min(2.0 * self._spacing, 2.0 * math.pi / least_period))
-        nodes = sum(len(part.loss) for part, _ in self._tilted)
+        tilted = self._parts.tilted(self.c, frequency=2.0 * self._top)
+        nodes = sum(len(part.loss) for part, _ in tilted)
         if 1.5 * self._top / spacing > min(_MOST, _WORK / nodes):
             return False
         top, self._top, self._spacing = self._top, 2.0 * self._top, spacing
@@ -121,8 +120,11 @@ class Contour:
 
     def _moments(self, start: float, count: int) -> Complex:
         value = np.ones(count, dtype=np.complex128)
-        for part, n in self._tilted:
-            value *= _characteristic(part, self._sign, start, self._spacing, count) ** n
+        means = self._parts.tilted(self.c)
+        for (part, n), (real, _) in zip(
+            self._parts.tilted(self.c, frequency=self._top), means, strict=True
+        ):
+            value *= _characteristic(part, real.mean, self._parts.sign, start, self._spacing, count) ** n
         return value
 
 
@@ -131,14 +133,16 @@ def _low_pass(x: Array) -> Array:
     return 0.5 * erfc((x - 0.75) * 20.0)
 
 
-def _characteristic(part: TiltedLoss, sign: int, start: float, spacing: float, count: int) -> Complex:
-    """E[e^(i w (L - mean))] under the tilted law at w = start, start + spacing, ...
+def _characteristic(
+    part: TiltedLoss, mean: float, sign: int, start: float, spacing: float, count: int
+) -> Complex:
+    """E[e^(i w (l - mean))] under the tilted law at w = start, start + spacing, ...
 
     The frequencies are split as block + offset, so that two thin tables of exponentials and one matrix
     product give all of them.
     """
     # Complex nodes lie where e^(i w l) decays; for the negated loss that is at their conjugates.
-    loss = part.loss - part.mean if sign > 0 else part.mean - part.loss.conj()
+    loss = part.loss - mean if sign > 0 else mean - part.loss.conj()
     probability = part.probability if sign > 0 else part.probability.conj()
     if np.any(part.spread):
         w = start + spacing * np.arange(count)

@@ -175,14 +175,19 @@ def _on_line(parts: Parts, c: float, stretch: float, upper: float, delta: float)
 
 
 def _line(parts: Parts, c: float, stretch: float, upper: float, length: float) -> Line:
-    """Choose frequencies that resolve what the loss is made of.
+    frequencies = resolve(parts, c, stretch, length)
+    return Line(c, length, frequencies, upper, 2.2 * (abs(upper) + abs(parts.edge)))
 
-    First the total loss, and the gaps between numbers of participations where they are apart; then the
-    widths of single participations. Limited to ``_MOST`` spacings: octaves do the rest.
+
+def resolve(parts: Parts, c: float, stretch: float, length: float) -> tuple[float, float]:
+    """Return the highest frequencies of a first and a longer first stretch, times ``stretch``.
+
+    The first resolves the total loss, and the gaps between numbers of participations where they are apart;
+    the longer one the widths of single participations too. At most ``_MOST`` spacings: octaves do the rest.
     """
     spacing = 2.0 * math.pi / length
     total = max(40.0 / math.sqrt(parts.cumulants(c)[2]), *(30.0 / step.gap for step, _ in parts.steps))
     single = max(24.0 / step.width for step, _ in parts.steps)
     short = stretch * min(total, _MOST * spacing)
     long = stretch * min(max(total, single, _LEAST * spacing), _MOST * spacing)
-    return Line(c, length, (short, long), upper, 2.2 * (abs(upper) + abs(parts.edge)))
+    return short, long

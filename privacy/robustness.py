@@ -1,59 +1,70 @@
-"""Reconstruction robustness: what an adversary's success may reach, given what it knew before (ReRo).
+"""How well data can be reconstructed: bounds for adversaries who know nearly everything, or nothing.
 
-Hayes, Balle and Mahloujifar 2023, "Bounding training data reconstruction in DP-SGD".
+``reconstruction_bound`` limits the probability of picking the right one of 1/prior candidates;
+``no_prior_bound`` (see no_prior) is what the release says about pixels to somebody without a prior.
 """
 
+import functools
 import math
 from typing import Literal
 
 from scipy.special import ndtr, ndtri
-from scipy.stats import chi2, ncx2
 
 from privacy import checks
+from privacy.contour import Parts
+from privacy.power import best_power, mixture_power
+from privacy.sign_blind import SignBlind
+from privacy.step_loss import SubsampledGaussian
 
 Threat = Literal["worst_case", "relaxed"]
+
+# Below it the closed-form mixture is exact to 1e-7: branches are more than seven deviations apart.
+_SMALL_NOISE = 0.06
 
 
 def reconstruction_bound(
     *, noise_multiplier: float, sample_rate: float, steps: int, prior: float, threat: Threat
 ) -> float:
-    """Return the largest probability that an adversary picks the right one of 1/prior equally likely candidates.
+    """Bound the probability that a record is reconstructed, given a ``prior`` success probability.
 
-    worst_case: gamma = 1 - f(prior), f the trade-off function of the run with the record against the run without;
-    at sample rate 1 it is Phi(Phi^-1(prior) + sqrt(steps)/s), and for one step at any rate q the mixture has a
-    monotone likelihood ratio, so that gamma = (1 - q) prior + q Phi(Phi^-1(prior) + 1/s).
-    relaxed: the sign along the test direction is guessed anew, 1 - F_ncx2(F_chi2^-1(1 - prior); 1, 1/s^2); a model of
-    a weaker attacker and not a guarantee.
+    ``worst_case``: gamma = 1 - f(prior), f the trade-off function of the run: the best test of level prior
+    that somebody has who sees every noisy step and knows everything but which candidate is the record.
+    ``relaxed``: the same view, but the sign along the test direction is guessed anew at every step.
 
-    Guarantee: worst_case holds for any adversary that sees every noisy step and knows all but which candidate.
-    Assumes: Gaussian noise of standard deviation s*C on a sum of sensitivity C; candidates equally likely beforehand.
-    Edge cases: noise 0 gives prior + (1 - prior) * P(the record was ever drawn); steps above 1 with a rate below 1,
-    and relaxed above one step or below rate 1, have no closed form here and raise.
-
-    Args:
-        noise_multiplier: s >= 0.
-        sample_rate: q in (0, 1]; 1 also stands for a record that is known to have been drawn in every step.
-        steps: T >= 1.
-        prior: kappa in (0, 1), the chance without any release.
-        threat: which adversary.
-
-    Raises:
-        ValueError: naming the argument.
+    *Guarantee*: worst_case bounds every adversary, for data drawn from any prior of that success (Hayes,
+    Mahloujifar and Balle, 2023, theorem 2 and corollary 4). relaxed is a model of a weaker attacker, not a
+    privacy guarantee. Numerical error below 1e-4 absolute and 1e-3 relative.
+    *Assumes*: as ``privacy.epsilon``; ``prior`` is the adversary's best chance without the release.
+    *Edge cases*: noise multiplier 0 gives the noiseless limit 1 - (1-q)^T (1 - prior); full participation
+    gives Phi(Phi^-1(prior) + sqrt(T)/s) in the worst case. Raises ``ValueError`` naming a wrong argument.
+    Source: docs/accounting.md; tests/privacy/test_robustness.py.
     """
-    s, q, t = checks.noise(noise_multiplier), checks.rate(sample_rate), checks.whole("steps", steps)
-    if not 0 < prior < 1:
-        raise ValueError(f"prior: must lie in (0, 1), not {prior}")
+    noise, rate = checks.noise(noise_multiplier), checks.rate(sample_rate)
+    count, level = checks.whole("steps", steps), checks.probability(prior, "prior")
     if threat not in ("worst_case", "relaxed"):
-        raise ValueError(f"threat: must be 'worst_case' or 'relaxed', not {threat!r}")
-    if s == 0:
-        return 1 - (1 - q) ** t * (1 - prior)
-    if threat == "relaxed":
-        if t > 1 or q < 1:
-            raise ValueError("steps: the relaxed bound is known in closed form for one step at sample_rate 1 only")
-        return float(ncx2.sf(chi2.isf(prior, 1), 1, 1 / s**2)) if 1 / s < 1e3 else 1.0
-    if q < 1 and t > 1:
-        raise ValueError(
-            "steps: with sample_rate below 1 the worst-case bound is known in closed form for one step only"
-        )
-    power = float(ndtr(ndtri(prior) + math.sqrt(t) / s))
-    return (1 - q) * prior + q * power if t == 1 else power
+        raise ValueError(f"threat must be 'worst_case' or 'relaxed', not {threat!r}")
+    return min(1.0, max(level, _bound(noise, rate, count, level, threat == "relaxed")))
+
+
+@functools.lru_cache(maxsize=1024)
+def _bound(noise: float, rate: float, steps: int, level: float, sign_blind: bool) -> float:
+    if noise == 0.0:
+        return 1.0 if rate == 1.0 else level - math.expm1(steps * math.log1p(-rate)) * (1.0 - level)
+    if steps == 1 or (rate == 1.0 and not sign_blind):
+        return (1.0 - rate) * level + rate * _full(math.sqrt(steps) / noise, level, sign_blind)
+    if noise < _SMALL_NOISE:
+        # A blind sign halves each participation's likelihood ratio.
+        return mixture_power(noise, rate, steps, level, halved=sign_blind)
+    kind = SignBlind if sign_blind else SubsampledGaussian
+    return best_power(Parts(((kind(noise_multiplier=noise, sample_rate=rate), steps),)), level)
+
+
+def _full(mu: float, level: float, sign_blind: bool) -> float:
+    """Power of level ``level`` of the test for a shift ``mu`` of a normal variable, one- or two-sided.
+
+    Two-sided: 1 - F_ncx2(F_chi2^-1(1 - level); 1, mu^2).
+    """
+    if not sign_blind:
+        return float(ndtr(ndtri(level) + mu))
+    threshold = -float(ndtri(0.5 * level))
+    return float(ndtr(mu - threshold) + ndtr(-mu - threshold))

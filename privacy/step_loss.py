@@ -24,7 +24,7 @@ Complex = npt.NDArray[np.complex128]
 APART = 0.03
 
 _REACH = 10.5  # standard deviations of Gaussian that are integrated; exp(-10.5^2/2) = 1e-24
-_HIGHEST = 2.0  # imaginary part in standard deviations; it costs a factor e^(2^2/2) of precision
+HIGHEST = 2.0  # imaginary part in standard deviations; it costs a factor e^(2^2/2) of precision
 
 
 @final
@@ -56,8 +56,8 @@ class StepLoss(ABC):
     """Log likelihood ratio of one step; subclasses say which pair of laws."""
 
     @abstractmethod
-    def tilted(self, a: float, *, oscillating: bool = False) -> TiltedLoss:
-        """Return the loss tilted by e^(a l); ``oscillating`` where e^(i w l), w >= 0, is to be averaged."""
+    def tilted(self, a: float, *, frequency: float = 0.0) -> TiltedLoss:
+        """Return the loss tilted by e^(a l), fit to average e^(i w l) for 0 <= w <= ``frequency``."""
 
     @property
     @abstractmethod
@@ -109,11 +109,15 @@ class SubsampledGaussian(StepLoss):
         """Exponent that asks for a hundred thousand nodes; unlimited where the loss is two branches."""
         return math.inf if self._apart else steepest_exponent(self._noise)
 
-    def tilted(self, a: float, *, oscillating: bool = False) -> TiltedLoss:
+    def tilted(self, a: float, *, frequency: float = 0.0) -> TiltedLoss:
         """Return the tilted loss: two branches where they are apart, else trapezoidal nodes."""
         if self._apart:
             return self._branches(a)
-        return quadrature(self._loss, self._noise, a, oscillating=oscillating)
+        step, lift = min(0.5 * self._noise, 0.2), 0.0
+        if frequency > 0.0:
+            step, lift = min(0.25 * self._noise, 0.2), min(0.5 * math.pi * self._noise, HIGHEST)
+        t = span(self._noise, a, step)
+        return nodes(self._loss, t + 1j * lift, np.full(len(t), step + 0j), a)
 
     def _loss(self, z: Complex) -> Complex:
         u = z / self._noise - 0.5 / self._noise**2
@@ -144,30 +148,26 @@ class SubsampledGaussian(StepLoss):
 
 
 def steepest_exponent(noise_multiplier: float) -> float:
-    """Exponent at which ``quadrature`` takes about a hundred thousand nodes."""
+    """Exponent at which the nodes number about a hundred thousand."""
     return 1e5 * noise_multiplier * min(0.25 * noise_multiplier, 0.2)
 
 
-def quadrature(
-    loss: Callable[[Complex], Complex], noise_multiplier: float, a: float, *, oscillating: bool
-) -> TiltedLoss:
-    """Trapezoidal nodes in z = x/s, on the real line or parallel to it, for a loss analytic in the strip.
-
-    ``loss`` takes z. The tilt moves Gaussian mass as far as a/s, so that is where the nodes reach.
-    """
+def span(noise_multiplier: float, a: float, step: float) -> Array:
+    """Equidistant z = x/s around 0 and around a/s, where the tilt may move the Gaussian."""
     reach = a / noise_multiplier
     low, high = min(0.0, reach) - _REACH, max(0.0, reach) + _REACH
-    step = min((0.25 if oscillating else 0.5) * noise_multiplier, 0.2)
-    z = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step + 0j
-    if oscillating:
-        z += 1j * min(0.5 * math.pi * noise_multiplier, _HIGHEST)
+    return np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
+
+
+def nodes(loss: Callable[[Complex], Complex], z: Complex, dz: Complex, a: float) -> TiltedLoss:
+    """Nodes of the trapezoidal rule along a path z with increments dz, for x = s z ~ N(0, s^2)."""
     value = loss(z)
     exponent = -0.5 * z * z + a * value
     top = float(exponent.real.max())
     kept = exponent.real > top - 54.0  # e^-54 = 4e-24
-    value, weight = value[kept], np.exp(exponent[kept] - top)
+    value, weight = value[kept], np.exp(exponent[kept] - top) * dz[kept]
     total = complex(weight.sum())
-    log_moment = top + math.log(total.real * step / math.sqrt(2.0 * math.pi))
-    if not oscillating:
+    log_moment = top + math.log(total.real / math.sqrt(2.0 * math.pi))
+    if not np.any(z.imag):
         value, weight, total = value.real, weight.real, total.real
     return TiltedLoss(log_moment, weight / total, value, np.zeros(len(value)))

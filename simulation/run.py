@@ -95,6 +95,8 @@ def attack_again(path: Path, names: Sequence[AttackName]) -> Run:
     """
     folder = RunFolder(path.resolve())
     experiment = folder.read_experiment()
+    if not experiment.attacked_rounds:
+        raise InputError(f"{path}: had no adversary, so no view was recorded; run it with adversary.placement set.")
     setup = prepare(experiment)
     with folder.locked():
         folder.open(experiment, setup.fingerprint, resume=True)
