@@ -29,7 +29,7 @@ demo: $(READY) ## four phantom hospitals, a malicious server, three budgets; pri
 
 .PHONY: test
 test: $(READY) ## run the tests (FEDWARD_DATA names real data; tests that need it are skipped without)
-	@$(BIN)/python -m pytest --durations=10
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
 
 .PHONY: lint
 lint: $(READY) ## format check, lint, types

@@ -26,7 +26,8 @@ class SignBlind(StepLoss):
     @property
     def edge(self) -> float:
         """Smallest loss of a step, at x = 0."""
-        return math.log1p(self._rate * math.expm1(-0.5 / self._noise**2))
+        half = 0.5 / self._noise**2
+        return -half if self._rate == 1.0 else math.log1p(self._rate * math.expm1(-half))
 
     @property
     def width(self) -> float:
@@ -50,11 +51,11 @@ class SignBlind(StepLoss):
         loss is flat, and e^(i w l) is a Gaussian there of width s/sqrt(w q), which the step has to resolve.
         """
         if frequency == 0.0:
-            t = span(self._noise, a, min(0.25 * self._noise, 0.2))
+            t = _both_sides(self._noise, a, min(0.25 * self._noise, 0.2))
             return nodes(self._loss, t + 0j, np.full(len(t), t[1] - t[0] + 0j), a)
         chirp = frequency * self._rate * math.exp(-0.5 / self._noise**2)
         step = min(0.2 * self._noise, 0.2, 0.3 * self._noise / math.sqrt(chirp + 1e-300))
-        t = span(self._noise, a, step)
+        t = _both_sides(self._noise, a, step)
         lift = min(1.2 * self._noise, HIGHEST)
         bend = np.tanh(t / self._noise)
         return nodes(
@@ -71,3 +72,10 @@ class SignBlind(StepLoss):
         with np.errstate(divide="ignore"):
             near = np.log(rest + np.exp(np.where(far, 0.0, v)))
         return np.where(far, v + np.log1p(rest * np.exp(-np.where(far, v, 0.0))), near)
+
+
+def _both_sides(noise_multiplier: float, a: float, step: float) -> npt.NDArray[np.float64]:
+    """Nodes that reach where the tilt may move the Gaussian, on either side."""
+    right = span(noise_multiplier, abs(a), step)
+    right = right[right > 0.5 * step]
+    return np.concatenate([-right[::-1], [0.0], right])

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.sampling import flipped
 from configs import RunStoppedError, derive
 from configs.sections import AttackName
 from privacy import reconstruction_bound
@@ -48,17 +49,25 @@ def run_attacks(setup: Setup, folder: RunFolder, pools: Pools, names: Sequence[A
     view = load_view(server.views, settings.placement)
     pictures = Pictures(folder, experiment)
     attacks = {name: attack(name, settings) for name in names}
+    pool = decoy_images(setup, pools)
     for observation in view.observations:
         targets = targets_of(setup, observation.hospital, observation.round)
         for one in attacks.values():
             guesses = one.reconstruct(observation, public)
-            score = _score(setup, one, observation, public, pools, targets, guesses)
+            score = _score(setup, one, observation, public, pools, pool, targets, guesses)
             row = _row(setup, one, observation, public, score, guesses)
             results.summary.append(row)
             files = pictures.save(one.name, observation, targets.images, guesses.images, score, mean_of(public))
             results.targets.extend(_target_rows(row, targets, score, files))
             _check_bound(row)
     return results
+
+
+def decoy_images(setup: Setup, pools: Pools) -> NDArray[np.uint8]:
+    """Return the decoys flipped at random as the hospitals' images are, so that truth and decoys are exchangeable."""
+    rng = np.random.default_rng(derive(setup.experiment.seed, "decoy flips"))
+    flips = rng.random((len(pools.decoys), 2)) < setup.experiment.training.flips
+    return flipped(pools.decoys.pixels(), flips)
 
 
 def mean_of(public: PublicData) -> NDArray[np.float32]:
@@ -74,6 +83,7 @@ def _score(
     seen: Observation,
     public: PublicData,
     pools: Pools,
+    pool: NDArray[np.uint8],
     targets: Targets,
     guesses: Reconstruction,
 ) -> AttackScore:
@@ -86,7 +96,7 @@ def _score(
         noise_guesses=one.reconstruct(noise_only(seen), public).images,
         mean_image=mean_of(public),
         ranked=chosen,
-        decoys=Decoys(pools.decoys.pixels(), dealt),
+        decoys=Decoys(pool, dealt),
         informed=lambda candidates: one.informed(seen, public, candidates),
     )
 

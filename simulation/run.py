@@ -12,6 +12,7 @@ from typing import Any, final
 
 import pandas as pd
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from clients.site import SiteSettings
 from configs import HOSPITALS, Experiment, InputError, root_of
@@ -67,8 +68,15 @@ def simulate(
         InputError: before anything is written, for whatever makes the run impossible.
         RunStoppedError: budget exhausted, quorum lost, bound beaten.
     """
+    # One thread of linear algebra: its last bits depend on their number, and `runtime` may change no result. It is
+    # also many times faster where hospitals keep the cores busy.
+    with threadpool_limits(limits=1):
+        return _simulate(experiment, Path(out), resume=resume, console=console, report=report)
+
+
+def _simulate(experiment: Experiment, out: Path, *, resume: bool, console: Console | None, report: bool) -> Run:
     setup = prepare(experiment)
-    folder = RunFolder(Path(out).resolve())
+    folder = RunFolder(out.resolve())
     with folder.locked():
         folder.open(experiment, setup.fingerprint, resume=resume)
         if resume and folder.summary.is_file():
@@ -98,7 +106,7 @@ def attack_again(path: Path, names: Sequence[AttackName]) -> Run:
     if not experiment.attacked_rounds:
         raise InputError(f"{path}: had no adversary, so no view was recorded; run it with adversary.placement set.")
     setup = prepare(experiment)
-    with folder.locked():
+    with threadpool_limits(limits=1), folder.locked():
         folder.open(experiment, setup.fingerprint, resume=True)
         pools = make_pools(setup)
         attacks = run_attacks(setup, folder, pools, names or experiment.adversary.attacks)
