@@ -6,6 +6,7 @@ Imports numpy and scipy and nothing else of fedward, so that it can be read, tes
 from privacy.accounting import Epsilon, compose, epsilon
 from privacy.calibration import noise_multiplier
 from privacy.ledger import Ledger, LedgerEntry, LedgerError, RepeatedRoundError
+from privacy.no_prior import NoPriorBound, no_prior_bound
 from privacy.release import Release, Spend
 from privacy.robustness import reconstruction_bound
 
@@ -14,11 +15,13 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "LedgerError",
+    "NoPriorBound",
     "Release",
     "RepeatedRoundError",
     "Spend",
     "compose",
     "epsilon",
+    "no_prior_bound",
     "noise_multiplier",
     "reconstruction_bound",
 ]

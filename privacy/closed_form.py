@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false
 """Closed-form bracket of epsilon at small noise: a binomial mixture of Gaussians.
 
 At small noise a step's privacy loss tells whether the record took part, so the loss of a run is, up to
@@ -36,7 +38,7 @@ class Mixture:
     dropped: float
 
     def delta(self, epsilon: float) -> float:
-        """Return delta(epsilon) = sum_k Bin(k) E[(1 - e^(epsilon - L_k))+], without the dropped mass."""
+        """Price an epsilon: delta = sum_k Bin(k) E[(1 - e^(epsilon - L_k))+], without the dropped mass."""
         sure = self.deviation == 0.0
         safe = np.where(sure, 1.0, self.deviation)
         spread = hockey_stick((self.mean - epsilon) / safe, safe)

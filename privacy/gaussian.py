@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false
 """The Gaussian mechanism, exactly and over the whole range of its noise.
 
 One hockey-stick integral serves everything Gaussian here. It is written with ``erfcx`` so that no

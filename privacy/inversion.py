@@ -1,3 +1,5 @@
+# The loops that set these names run at least once.
+# pyright: reportPossiblyUnboundVariable=false
 """Epsilon of a history by inverting the moment generating function of its privacy loss.
 
 The line of integration passes the minimum of the Chernoff bound, where nothing cancels. Every answer is

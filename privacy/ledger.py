@@ -77,7 +77,15 @@ def _parsed(line: bytes, previous: str, where: str) -> LedgerEntry:
         fields = json.loads(line)
         digest = fields.pop("digest")
         spend = fields["spend"]
-        entry = LedgerEntry(**{**fields, "spend": None if spend is None else Spend(**spend)}, digest=digest)
+        entry = LedgerEntry(
+            run=fields["run"],
+            round=fields["round"],
+            hospital=fields["hospital"],
+            broadcast=fields["broadcast"],
+            spend=None if spend is None else Spend(**spend),
+            previous=fields["previous"],
+            digest=digest,
+        )
         expected = _digest(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise LedgerError(f"{where}: not a ledger line ({error})") from error

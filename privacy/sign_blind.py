@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false
 """The loss of an adversary who guesses the sign along the test direction anew at every step."""
 
 import math
@@ -58,9 +60,7 @@ class SignBlind(StepLoss):
         t = _both_sides(self._noise, a, step)
         lift = min(1.2 * self._noise, HIGHEST)
         bend = np.tanh(t / self._noise)
-        return nodes(
-            self._loss, t + 1j * lift * bend, step * (1.0 + 1j * lift / self._noise * (1.0 - bend**2)), a
-        )
+        return nodes(self._loss, t + 1j * lift * bend, step * (1.0 + 1j * lift / self._noise * (1.0 - bend**2)), a)
 
     def _loss(self, z: Complex) -> Complex:
         w = z / self._noise

@@ -1,3 +1,5 @@
+# scipy's root finders and numpy's complex arrays are typed too loosely to be checked strictly here.
+# pyright: reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 """The privacy loss of one step, as nodes that make its moment generating function exact.
 
 With u = (2x - 1)/(2 s^2) and x ~ N(0, s^2), the log likelihood ratio of a Poisson-subsampled Gaussian step is

@@ -12,7 +12,7 @@ NOTHING = "Nothing was added to protect anybody: no privacy budget (epsilon) can
 CLIPPING_ALONE = (
     "The influence of single images was clipped, without noise. Clipping alone changes nothing: it adds no "
     "noise, so the attack recovers as much as without it and no epsilon can be claimed. (Only where two images "
-    "share a row of the attack's module does clipping shift the mixture, since a louder image no longer drowns the other.)"
+    "share a row of the attack's module does clipping shift the mixture: a louder image no longer drowns the other.)"
 )
 NOISE_ALONE = (
     "Noise was added, but the influence of a single image was not limited (no clipping). However large the "

@@ -117,7 +117,7 @@ def test_flips_are_those_of_numpy() -> None:
 
 
 def test_a_batch_larger_than_the_data_names_the_setting(small: Make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="training.batch_size"):
+    with pytest.raises(InputError, match=r"training\.batch_size"):
         make_site(small(training={"batch_size": 1e6}), tmp_path)
 
 

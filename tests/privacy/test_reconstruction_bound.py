@@ -53,5 +53,5 @@ def test_limits() -> None:
     assert bound(1e3, 1, 0.001) == pytest.approx(0.001, rel=1e-2)
     assert bound(2.0, 4, 0.01) == pytest.approx(bound(1.0, 1, 0.01))  # four looks at half the signal
     for bad in ({"prior": 1.0}, {"s": -1.0}):
-        with pytest.raises(ValueError, match="prior|noise_multiplier"):
+        with pytest.raises(ValueError, match=r"prior|noise_multiplier"):
             bound(**{"s": 1.0, "t": 1, "prior": 0.1, **bad})
