@@ -125,7 +125,11 @@ def _added(
     c = best_tilt(Parts(parts), delta)[0]
     if any(chernoff(adding, removed, share * c) <= math.log(delta) for share in (1.0, 2.0, 0.5, 4.0)):
         return 0.0, 0.0
-    return invert(adding, delta)
+    try:
+        return invert(adding, delta)
+    except InversionError:  # its loss is bounded, and so steep at the bound that tilts cancel
+        ceiling = best_tilt(adding, delta)[1]
+        return ceiling, max(0.0, 1.0 - removed / ceiling)
 
 
 def _merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
@@ -166,7 +170,7 @@ def epsilon(*, noise_multiplier: float, sample_rate: float, steps: int, delta: f
     of vectors clipped to C, real arithmetic, noise nobody else knows.
     *Edge cases*: noise multiplier 0 gives inf and method ``none``; 0 where ``delta`` already covers the
     total variation. Raises ``ValueError`` naming a wrong argument.
-    Source: docs/accounting.md; tests/privacy/test_accounting.py.
+    Source: docs/accounting.md; tests/privacy/test_quadrature.py, test_reference.py.
     """
     spend = Spend(noise_multiplier, sample_rate, steps)
     return _price((spend,), checks.probability(delta))

@@ -41,7 +41,7 @@ def opacus_epsilon(spends: tuple[Spend, ...], *, delta: float) -> float:
     *Guarantee*: a valid upper bound of epsilon, up to rounding.
     *Assumes*: Poisson sampling and Gaussian noise.
     *Edge cases*: inf where some noise multiplier is 0; 0 for an empty history.
-    Source: orders and conversion of opacus 1.6 (Balle et al., 2020, theorem 21); tests/privacy/test_rdp.py.
+    Source: orders and conversion of opacus 1.6 (Balle et al., 2020, theorem 21); tests/privacy/test_reference.py.
     """
     if not spends:
         return 0.0
