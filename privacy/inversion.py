@@ -25,6 +25,7 @@ TOLERANCE = 1e-6
 """Smallest relative tolerance that a numerical answer claims."""
 
 
+@final
 class InversionError(ArithmeticError):
     """The integral did not settle within the work allowed; the caller falls back to bounds."""
 

@@ -63,6 +63,8 @@ class NoPriorBound:
     def ncc_mean(self) -> float:
         """Mean uncentred NCC; about 1/sqrt(1 + N s^2) for many pixels."""
         s = self.relative_noise
+        if s == 0.0:
+            return 1.0
         chi, weight = _chi(self.pixels - 1)
         g = np.linspace(-9.0, 9.0, 361)
         normal = np.exp(-0.5 * g * g)

@@ -22,6 +22,10 @@ from simulation.run import simulate
 LOCAL = {"mechanism": "local", "epsilon": 8, "delta": 1e-3}
 MALICIOUS = {"placement": "malicious_server"}
 
+# Ray's workers inherit it: no test may kill a worker of somebody else's run.
+MARK = f"fedward-test-{os.getpid()}"
+os.environ["FEDWARD_TEST_MARK"] = MARK
+
 Make = Callable[..., Experiment]
 
 
@@ -88,7 +92,8 @@ def _workers() -> list[int]:
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdigit() and b"ray::HospitalWorker" in (process / "cmdline").read_bytes():
+            named = process.name.isdigit() and b"ray::HospitalWorker" in (process / "cmdline").read_bytes()
+            if named and MARK.encode() in (process / "environ").read_bytes():
                 found.append(int(process.name))
         except OSError:
             continue
