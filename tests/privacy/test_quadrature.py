@@ -1,4 +1,4 @@
-"""Prices of two steps against a plain one-dimensional integral, in both directions, at settings from tiny to large noise."""
+"""Prices of two steps against a plain one-dimensional integral, in both directions, from tiny to large noise."""
 
 import itertools
 import math
