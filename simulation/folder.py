@@ -14,7 +14,7 @@ import yaml
 
 from configs import Experiment, InputError
 
-VERSIONED = ("fedward", "flwr", "ray", "torch", "opacus", "numpy", "dp-accounting")
+VERSIONED = ("fedward", "flwr", "ray", "torch", "opacus", "numpy", "scipy")
 
 
 @final
