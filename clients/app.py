@@ -22,7 +22,7 @@ def _site(context: Context) -> tuple[Site, int]:
     return site(path, partition), partition
 
 
-def _reply(message: Message, partition: int, hospital: str, **content: str | float | int) -> ConfigRecord:
+def _reply(partition: int, hospital: str, **content: str | float | int) -> ConfigRecord:
     return ConfigRecord({"partition": partition, "hospital": hospital, **content})
 
 
@@ -32,7 +32,6 @@ def introduce(message: Message, context: Context) -> Message:
     here, partition = _site(context)
     plan = here.plan
     record = _reply(
-        message,
         partition,
         plan.hospital,
         units=plan.units,
@@ -60,8 +59,8 @@ def train(message: Message, context: Context) -> Message:
         tensors = {name: torch.from_numpy(value.copy()) for name, value in weights.items()}
         release = here.release(round_number, spec, tensors, digest)
     except (RefusalError, ValueError) as refusal:
-        record = _reply(message, partition, here.plan.hospital, round=round_number, declined=str(refusal))
+        record = _reply(partition, here.plan.hospital, round=round_number, declined=str(refusal))
         return Message(RecordDict({"reply": record}), reply_to=message)
-    record = _reply(message, partition, here.plan.hospital, round=round_number, units=release.records)
+    record = _reply(partition, here.plan.hospital, round=round_number, units=release.records)
     update = ArrayRecord({name: Array(value) for name, value in release.arrays.items()})
     return Message(RecordDict({"reply": record, "release": update}), reply_to=message)

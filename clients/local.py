@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clients.gradients import GradientEngine
 from clients.planning import Plan
-from clients.sampling import Draw, draw, flipped
+from clients.sampling import Draw, draws_of_round, flipped
 from configs.sections import TrainingSettings
 from configs.seeds import derive
 from tasks.base import Records
@@ -55,17 +55,7 @@ def local_update(
     engine.load(weights)
 
     def steps() -> Iterator[Tensor]:
-        for step in range(training.local_steps):
-            drawn = draw(
-                root,
-                plan.hospital,
-                round_number,
-                step,
-                unit_rows=unit_rows,
-                sample_rate=plan.sample_rate,
-                views=training.views,
-                flip_probability=training.flips,
-            )
+        for step, drawn in enumerate(draws_of_round(root, plan, training, round_number, unit_rows)):
             noise_seed = derive(root, "noise", plan.hospital, round_number, step, broadcast)
             yield noisy_sum(engine, records, drawn, plan, noise_seed)
 

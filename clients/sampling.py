@@ -3,12 +3,15 @@
 The scorer asks the same functions again to learn which images the adversary was after; nothing else tells it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.planning import Plan
+from configs.sections import TrainingSettings
 from configs.seeds import derive
 
 
@@ -68,6 +71,23 @@ def draw(
         flips=flipper.random((len(rows), 2)) < flip_probability,
         views=views,
     )
+
+
+def draws_of_round(
+    root: str, plan: Plan, training: TrainingSettings, round_number: int, unit_rows: list[NDArray[np.int64]]
+) -> Iterator[Draw]:
+    """Yield one draw per local step: what the hospital trains on, and what the scorer takes for the truth."""
+    for step in range(training.local_steps):
+        yield draw(
+            root,
+            plan.hospital,
+            round_number,
+            step,
+            unit_rows=unit_rows,
+            sample_rate=plan.sample_rate,
+            views=training.views,
+            flip_probability=training.flips,
+        )
 
 
 def flipped(images: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8]:

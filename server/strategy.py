@@ -86,7 +86,6 @@ class HospitalStrategy(Strategy):
             (the new weights, how many hospitals released); (None, ...) if the quorum is not met.
         """
         total = FixedPointSum(self._model.size)
-        weight = 0.0
         released: set[str] = set()
         asked = {m.hospital for m in self.cohort(server_round)}
         for reply in replies:

@@ -6,8 +6,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.planning import Plan
-from clients.sampling import draw, flipped
+from clients.sampling import draws_of_round, flipped
 from configs import HOSPITALS, Experiment, derive, root_of
 from server.adversary.base import PublicData
 from simulation.setup import Setup
@@ -94,22 +93,11 @@ def targets_of(setup: Setup, hospital: str, round_number: int) -> Targets:
     With several local steps: every image that was drawn in any of them, once, as it was first seen.
     """
     experiment = setup.experiment
-    training = experiment.training
     records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
     units = records.unit_rows(experiment.privacy.unit)
-    plan: Plan = setup.plans[hospital]
     seen: dict[int, NDArray[np.uint8]] = {}
-    for step in range(training.local_steps):
-        drawn = draw(
-            root_of(experiment.seed, HOSPITALS),
-            hospital,
-            round_number,
-            step,
-            unit_rows=units,
-            sample_rate=plan.sample_rate,
-            views=training.views,
-            flip_probability=training.flips,
-        )
+    root = root_of(experiment.seed, HOSPITALS)
+    for drawn in draws_of_round(root, setup.plans[hospital], experiment.training, round_number, units):
         images = flipped(records.pixels(drawn.rows), drawn.flips)
         for i in range(0, len(drawn.rows), drawn.views):
             seen.setdefault(int(drawn.rows[i]), images[i])
