@@ -31,7 +31,7 @@ def measure(spec: ModelSpec, batch: int, pairs: int) -> dict[str, object]:
     images = torch.randint(0, 256, (batch, *spec.shape), dtype=torch.uint8)
     labels = torch.randint(0, 2, (batch,))
     groups = torch.arange(batch)
-    hooked = GradientEngine(build(spec), spec.outputs)
+    hooked = GradientEngine(build(spec), "binary" if spec.outputs == 1 else "categorical")
     stock = build(spec)
 
     def plain() -> None:

@@ -14,7 +14,8 @@ from opacus.grad_sample import GradSampleModule, register_grad_sampler
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.losses import loss
+from configs.sections import LossName
+from tasks import losses
 from tasks.models import ModelSpec, build, load_weights, normalise
 from tasks.models.layers import CentredConv2d
 
@@ -48,11 +49,11 @@ class GradientEngine:
     Sums are returned as one flat float64 vector in the order of `names`.
     """
 
-    def __init__(self, model: nn.Module, outputs: int, device: str = "cpu") -> None:
+    def __init__(self, model: nn.Module, loss: LossName, device: str = "cpu") -> None:
         self.model = model.to(device)
         self.model.train()
         self.device = device
-        self.loss = loss(outputs)
+        self.loss = losses.loss(loss)
         self.hooked = GradSampleModule(self.model, batch_first=True, loss_reduction="sum")
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.names = [name for name, p in self.model.named_parameters() if p.requires_grad]
@@ -163,6 +164,6 @@ def _chunks(groups: Tensor, rows: int) -> Iterator[slice]:
 
 
 @functools.lru_cache(maxsize=4)
-def engine(spec: ModelSpec, device: str = "cpu") -> GradientEngine:
-    """Return this process' engine for an architecture."""
-    return GradientEngine(build(spec), spec.outputs, device)
+def engine(spec: ModelSpec, loss: LossName, device: str = "cpu") -> GradientEngine:
+    """Return this process' engine for an architecture and a loss."""
+    return GradientEngine(build(spec), loss, device)

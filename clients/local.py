@@ -1,6 +1,6 @@
 """Local training: one gradient sum (FedSGD) or several local steps (FedAvg, FedProx), as one function."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from clients.gradients import GradientEngine
 from clients.planning import Plan
-from clients.sampling import Draw, draws_of_round, flipped
+from clients.sampling import Draw, draws_of_round
 from configs.sections import TrainingSettings
 from configs.seeds import derive
 from tasks.base import Records
+from tasks.views import view
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
 
@@ -29,6 +30,7 @@ def local_update(
     root: str,
     round_number: int,
     broadcast: str,
+    size: Sequence[int],
 ) -> dict[str, NDArray[np.float64]]:
     """Return what the hospital releases, float64 by parameter name.
 
@@ -51,11 +53,14 @@ def local_update(
         root: the hospital stream's root.
         round_number: from 1.
         broadcast: sha256 of the broadcast; another broadcast never meets the same noise.
+        size: spatial shape of what the model is trained on: the image's, or a crop's.
     """
     engine.load(weights)
 
     def steps() -> Iterator[Tensor]:
-        for step, drawn in enumerate(draws_of_round(root, plan, training, round_number, unit_rows)):
+        whole = records.images.shape[1:]
+        draws = draws_of_round(root, plan, training, round_number, unit_rows, whole=whole, size=size)
+        for step, drawn in enumerate(draws):
             noise_seed = derive(root, "noise", plan.hospital, round_number, step, broadcast)
             yield noisy_sum(engine, records, drawn, plan, noise_seed)
 
@@ -66,13 +71,15 @@ def local_update(
 
 def noisy_sum(engine: GradientEngine, records: Records, drawn: Draw, plan: Plan, noise_seed: int) -> Tensor:
     """Return the gradient sum of one draw, clipped and noised as the plan says: float64 (size,)."""
-    images = torch.from_numpy(flipped(records.pixels(drawn.rows), drawn.flips))
-    labels = torch.from_numpy(records.labels[drawn.rows])
+    images = view(torch.from_numpy(records.pixels(drawn.rows)).to(engine.device), drawn.views)
+    targets = torch.from_numpy(records.targets(drawn.rows)).to(engine.device)
+    if records.masks is not None:
+        targets = view(targets, drawn.views)
     if plan.clipping_norm is None:
         # An image's gradient is the mean over its views: without clipping the scale is that of one view.
-        total = engine.plain_sum(images, labels) / drawn.views
+        total = engine.plain_sum(images, targets) / drawn.per_image
     else:
-        total = engine.clipped_sum(images, labels, torch.from_numpy(drawn.groups), plan.clipping_norm)
+        total = engine.clipped_sum(images, targets, torch.from_numpy(drawn.groups), plan.clipping_norm)
     if plan.noise_multiplier > 0:
         noise = np.random.default_rng(noise_seed).standard_normal(engine.size)
         total = total + plan.noise_std * torch.from_numpy(noise)

@@ -19,7 +19,7 @@ class Plan:
 
     Attributes:
         hospital: its name.
-        units: its number of units (images or lesions, as `privacy.unit` says); public and fixed.
+        units: its number of units (images, lesions or scans); public and fixed.
         records: its number of images.
         sample_rate: q, the probability of a unit to be drawn in a step.
         expected_batch: q * units.
@@ -100,7 +100,7 @@ def plans(experiment: Experiment, units: Mapping[str, int], records: Mapping[str
 
 def plan_deal(experiment: Experiment, parts: Deal) -> dict[str, Plan]:
     """Return the plan of every hospital of a deal."""
-    units = {h.name: len(h.records.unit_rows(experiment.privacy.unit)) for h in parts.hospitals}
+    units = {h.name: len(h.records.unit_rows(experiment.unit)) for h in parts.hospitals}
     return plans(experiment, units, {h.name: len(h.records) for h in parts.hospitals})
 
 

@@ -1,9 +1,9 @@
-"""Which records a hospital draws in a step, and how each view is flipped: pure functions of the hospital's root.
+"""Which records a hospital draws in a step, and how each view is made: pure functions of the hospital's root.
 
 The scorer asks the same functions again to learn which images the adversary was after; nothing else tells it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clients.planning import Plan
 from configs.sections import TrainingSettings
 from configs.seeds import derive
+from tasks.views import Views, draw_views
 
 
 @final
@@ -24,15 +25,15 @@ class Draw:
         units: int64 (m,), the drawn units in ascending order.
         rows: int64 (v,), one record per view; the views of an image stand side by side.
         groups: int64 (v,), for each view the position of its unit in `units`; ascending.
-        flips: bool (v, 2), horizontal and vertical flip of each view.
-        views: views per image.
+        views: how each view is read from its image.
+        per_image: views per image.
     """
 
     units: NDArray[np.int64]
     rows: NDArray[np.int64]
     groups: NDArray[np.int64]
-    flips: NDArray[np.bool_]
-    views: int
+    views: Views
+    per_image: int
 
 
 def draw(
@@ -43,8 +44,9 @@ def draw(
     *,
     unit_rows: list[NDArray[np.int64]],
     sample_rate: float,
-    views: int,
-    flip_probability: float,
+    training: TrainingSettings,
+    whole: Sequence[int],
+    size: Sequence[int],
 ) -> Draw:
     """Draw each unit independently with probability `sample_rate` (Poisson sampling).
 
@@ -55,26 +57,34 @@ def draw(
         step: the local step, from 0.
         unit_rows: for each unit the positions of its records.
         sample_rate: q in [0, 1].
-        views: views per image.
-        flip_probability: of each flip of each view.
+        training: number of views, flips and shift.
+        whole: spatial shape of the images.
+        size: spatial shape of a view.
     """
     chooser = np.random.default_rng(derive(root, "sampling", hospital, round_number, step))
     chosen = np.flatnonzero(chooser.random(len(unit_rows)) < sample_rate).astype(np.int64)
-    counts = [len(unit_rows[u]) * views for u in chosen]
-    parts = [np.repeat(unit_rows[u], views) for u in chosen]
+    counts = [len(unit_rows[u]) * training.views for u in chosen]
+    parts = [np.repeat(unit_rows[u], training.views) for u in chosen]
     rows = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    flipper = np.random.default_rng(derive(root, "augmentation", hospital, round_number, step))
+    augmenter = np.random.default_rng(derive(root, "augmentation", hospital, round_number, step))
     return Draw(
         units=chosen,
         rows=rows.astype(np.int64),
         groups=np.repeat(np.arange(len(chosen), dtype=np.int64), counts),
-        flips=flipper.random((len(rows), 2)) < flip_probability,
-        views=views,
+        views=draw_views(augmenter, len(rows), training, whole=whole, size=size),
+        per_image=training.views,
     )
 
 
 def draws_of_round(
-    root: str, plan: Plan, training: TrainingSettings, round_number: int, unit_rows: list[NDArray[np.int64]]
+    root: str,
+    plan: Plan,
+    training: TrainingSettings,
+    round_number: int,
+    unit_rows: list[NDArray[np.int64]],
+    *,
+    whole: Sequence[int],
+    size: Sequence[int],
 ) -> Iterator[Draw]:
     """Yield one draw per local step: what the hospital trains on, and what the scorer takes for the truth."""
     for step in range(training.local_steps):
@@ -85,18 +95,10 @@ def draws_of_round(
             step,
             unit_rows=unit_rows,
             sample_rate=plan.sample_rate,
-            views=training.views,
-            flip_probability=training.flips,
+            training=training,
+            whole=whole,
+            size=size,
         )
-
-
-def flipped(images: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return images (v, channels, height, width) flipped as drawn, as a contiguous copy."""
-    out = np.ascontiguousarray(images).copy()
-    horizontal, vertical = flips[:, 0], flips[:, 1]
-    out[horizontal] = out[horizontal][..., ::-1]
-    out[vertical] = out[vertical][..., ::-1, :]
-    return out
 
 
 def misses_round(root: str, hospital: str, round_number: int, probability: float) -> bool:

@@ -20,11 +20,13 @@ from clients.sampling import misses_round
 from clients.selfcheck import check_clipped_sum
 from configs import Experiment
 from configs.errors import InputError
+from configs.sections import LossName, TrainingSettings
 from privacy import Ledger, Release, RepeatedRoundError, Spend
-from tasks.base import Records
+from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
 from tasks.models import ModelSpec, initial_weights
 from tasks.partition import Deal
+from tasks.views import draw_views, view
 
 CHECKED_IMAGES = 4
 
@@ -82,12 +84,13 @@ def ledger_file(folder: Path, hospital: str) -> Path:
 class Site:
     """A hospital that answers the coordinator: it introduces itself, and it releases an update at most once a round."""
 
-    def __init__(self, settings: SiteSettings, records: Records, plan: Plan, spec: ModelSpec) -> None:
+    def __init__(self, settings: SiteSettings, records: Records, plan: Plan, spec: ModelSpec, loss: LossName) -> None:
         self.settings = settings
         self.records = records
         self.plan = plan
         self.spec = spec
-        self.units = records.unit_rows(settings.experiment.privacy.unit)
+        self.loss: LossName = loss
+        self.units = records.unit_rows(settings.experiment.unit)
         self.run = settings.experiment.digest()[:16]
         self._opened: Ledger | None = None
 
@@ -97,12 +100,22 @@ class Site:
         Raises:
             RunStoppedError: if the engine's gradients are wrong.
         """
-        checked = engine(self.spec, self.settings.device)
+        checked = engine(self.spec, self.loss, self.settings.device)
         checked.load(initial_weights(self.spec, seed=0))
         few = np.linspace(0, len(self.records) - 1, num=min(CHECKED_IMAGES, len(self.records))).astype(np.int64)
-        images = torch.from_numpy(self.records.pixels(few))
-        labels = torch.from_numpy(self.records.labels[few])
-        return check_clipped_sum(checked, images, labels, self.plan.clipping_norm or 1.0)
+        size = self.spec.shape[1:]
+        centred = draw_views(
+            np.random.default_rng(0),
+            len(few),
+            TrainingSettings(flips=0.0),
+            whole=self.records.images.shape[1:],
+            size=size,
+        )
+        images = view(torch.from_numpy(self.records.pixels(few)), centred)
+        targets = torch.from_numpy(self.records.targets(few))
+        if self.records.masks is not None:
+            targets = view(targets, centred)
+        return check_clipped_sum(checked, images, targets, self.plan.clipping_norm or 1.0)
 
     def release(
         self, round_number: int, spec: ModelSpec, weights: Mapping[str, torch.Tensor], broadcast: str
@@ -123,7 +136,7 @@ class Site:
             raise RefusalError("straggler: missed the round")
         spend = self._charge(round_number, broadcast)
         arrays = local_update(
-            engine=engine(spec, self.settings.device),
+            engine=engine(spec, self.loss, self.settings.device),
             weights=dict(weights),
             records=self.records,
             unit_rows=self.units,
@@ -132,6 +145,7 @@ class Site:
             root=self.settings.root,
             round_number=round_number,
             broadcast=broadcast,
+            size=self.spec.shape[1:],
         )
         return Release(arrays=arrays, records=self.plan.units, spend=spend)
 
@@ -171,7 +185,7 @@ class Site:
 
 
 @functools.lru_cache(maxsize=4)
-def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan], ModelSpec]:
+def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan], Task]:
     """Load and deal once per process; every hospital of this process shares the memory-mapped images."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -179,12 +193,12 @@ def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan],
     task = tasks.get(settings.experiment.task)
     records, _ = task.load().parts(settings.experiment.task.holdout)
     parts = deal_experiment(settings.experiment, records)
-    return settings, parts, plan_deal(settings.experiment, parts), task.spec
+    return settings, parts, plan_deal(settings.experiment, parts), task
 
 
 @functools.lru_cache(maxsize=64)
 def site(settings_path: str, partition: int) -> Site:
     """Return the hospital with this index, of the node's settings file."""
-    settings, parts, planned, spec = _hospitals(settings_path)
+    settings, parts, planned, task = _hospitals(settings_path)
     hospital = parts.hospitals[partition]
-    return Site(settings, hospital.records, planned[hospital.name], spec)
+    return Site(settings, hospital.records, planned[hospital.name], task.spec, task.loss)

@@ -19,7 +19,15 @@ from configs.sections import (
     Section,
     TaskSettings,
     TrainingSettings,
+    Unit,
 )
+
+# The first is the default. An axial slice as unit is allowed, and its price per scan is reported beside.
+_UNITS: dict[str, tuple[Unit, ...]] = {
+    "ham10000": ("image", "lesion"),
+    "radimagenet": ("image",),
+    "msd_liver": ("scan", "image"),
+}
 
 Budget = float | Literal["none"]
 
@@ -48,6 +56,9 @@ class Experiment(Section):
             raise ValueError(
                 f"adversary.rounds: round {late[0]} is not one of the run's rounds 1..{self.training.rounds}"
             )
+        allowed = _UNITS[self.task.name]
+        if self.unit not in allowed:
+            raise ValueError(f"privacy.unit: '{self.unit}' is none of {self.task.name}'s: {' or '.join(allowed)}")
         cohort, count = self.training.cohort, self.hospitals.count
         if cohort is not None and count is not None and cohort > count:
             raise ValueError(f"training.cohort: {cohort} hospitals a round, but there are only {count}")
@@ -57,6 +68,11 @@ class Experiment(Section):
     def phantom(self) -> bool:
         """Whether the data are synthetic."""
         return self.task.root == PHANTOM
+
+    @property
+    def unit(self) -> Unit:
+        """What is drawn, clipped and protected as one: as set, or the dataset's default."""
+        return self.privacy.unit or _UNITS[self.task.name][0]
 
     @property
     def attacked_rounds(self) -> tuple[int, ...]:

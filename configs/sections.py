@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 PHANTOM = "phantom"
 
+TaskName = Literal["ham10000", "radimagenet", "msd_liver"]
 Mechanism = Literal["none", "clip_only", "noise_only", "local", "pooled"]
 Placement = Literal["none", "server", "malicious_server"]
+ModelName = Literal["resnet9", "wide_resnet", "scattering", "unet"]
+LossName = Literal["binary", "categorical", "dice", "dice_ce"]
+Unit = Literal["image", "lesion", "scan"]
 AttackName = Literal["imprint", "mean_image"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -24,21 +28,54 @@ class Section(BaseModel):
 class TaskSettings(Section):
     """What the hospitals learn, and from which data."""
 
-    name: Literal["ham10000"] = "ham10000"
+    name: TaskName = "ham10000"
     root: str | None = Field(default=None, description="folder of the dataset in its official layout, or 'phantom'")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images in pixels")
-    width: int = Field(default=16, ge=1, le=512, description="channels of the first layer; 64 is the paper's")
-    classes: Literal[2, 7] = Field(default=2, description="HAM10000: 2 = needs attention or not, 7 = diagnoses")
+    depth: int = Field(default=50, ge=1, le=512, description="msd_liver: slices of the resampled volume")
+    crop: tuple[int, int, int] | None = Field(
+        default=None, description="msd_liver: depth, height, width of a training crop; empty: the whole volume"
+    )
+    slices: bool = Field(default=False, description="msd_liver: train on axial slices; the unit stays the scan")
+    model: ModelName | None = Field(default=None, description="empty: the paper's for the dataset")
+    width: int = Field(
+        default=16, ge=1, le=512, description="channels of the first layer; the paper's are 64 (U-Net 16)"
+    )
+    loss: LossName | None = Field(default=None, description="empty: cross entropy, or dice for segmentation")
+    classes: int | None = Field(
+        default=None, ge=2, description="empty: 2, 165, 3; HAM10000 also 7 (diagnoses); 2 = needs attention or not"
+    )
     holdout: Literal["test", "validation"] = Field(
         default="test", description="what utility is measured on; 'test' lets hospitals train on the validation part"
     )
+    fold: int = Field(default=0, ge=0, description="msd_liver: which of the rotations of the split, from 0")
     split_seed: int = Field(default=0, ge=0, description="seed of the split, apart from `seed`: runs stay comparable")
-    phantom_images: int = Field(default=1600, ge=64, le=1_000_000, description="images of the phantom")
+    damaged: Literal["stop", "skip"] = Field(
+        default="stop", description="a damaged or missing file stops the run, or is left out and listed"
+    )
+    phantom_images: int = Field(default=1600, ge=4, le=2_000_000, description="images (scans) of the phantom")
 
     @field_validator("root")
     @classmethod
     def _expand(cls, value: str | None) -> str | None:
         return None if value is None else os.path.expandvars(os.path.expanduser(value))  # noqa: PTH111
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskSettings":
+        known = {"ham10000": (2, 7), "radimagenet": (165,), "msd_liver": (3,)}[self.name]
+        if self.classes is not None and self.classes not in known:
+            raise ValueError(
+                f"task.classes: {self.name} has {' or '.join(map(str, known))} classes, not {self.classes}"
+            )
+        segments = self.name == "msd_liver"
+        if self.model is not None and (self.model == "unet") != segments:
+            raise ValueError(
+                f"task.model: '{self.model}' does not fit {self.name}; leave it empty for the paper's model"
+            )
+        if self.loss is not None and (self.loss in ("dice", "dice_ce")) != segments:
+            raise ValueError(f"task.loss: '{self.loss}' does not fit {self.name}; leave it empty")
+        if not segments and (self.crop is not None or self.slices):
+            raise ValueError(f"task.{'crop' if self.crop else 'slices'}: for msd_liver only; leave it out")
+        return self
 
 
 @final
@@ -89,6 +126,7 @@ class TrainingSettings(Section):
     proximal: float = Field(default=0.0, ge=0, description="FedProx's mu; 0 is FedAvg")
     views: int = Field(default=1, ge=1, le=64, description="augmented views per image, summed before clipping")
     flips: Probability = Field(default=0.5, description="probability of each flip (horizontal, vertical) of a view")
+    shift: int = Field(default=0, ge=0, le=64, description="most pixels that a view is moved by in each direction")
     evaluate_every: int | None = Field(default=None, ge=1, description="rounds between evaluations; empty: about 20")
 
 
@@ -101,8 +139,8 @@ class PrivacySettings(Section):
     delta: float = Field(default=8e-7, gt=0, lt=1)
     noise_multiplier: Positive | None = Field(default=None, description="instead of epsilon: noise std / clipping norm")
     clipping_norm: Positive = 1.0
-    unit: Literal["image", "lesion"] = Field(
-        default="image", description="what one record is for clipping and sampling"
+    unit: Unit | None = Field(
+        default=None, description="what is drawn, clipped and protected as one; empty: image (msd_liver: scan)"
     )
 
     @model_validator(mode="after")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from clients.sampling import flipped
 from configs import RunStoppedError, derive
 from configs.sections import AttackName
 from privacy import reconstruction_bound
@@ -23,6 +23,7 @@ from simulation.pools import Pools, Targets, deal_decoys, targets_of
 from simulation.scoring.identification import Decoys
 from simulation.scoring.score import AttackScore, score_reconstruction
 from simulation.setup import Setup
+from tasks.views import draw_views, view
 
 
 @final
@@ -64,10 +65,12 @@ def run_attacks(setup: Setup, folder: RunFolder, pools: Pools, names: Sequence[A
 
 
 def decoy_images(setup: Setup, pools: Pools) -> NDArray[np.uint8]:
-    """Return the decoys flipped at random as the hospitals' images are, so that truth and decoys are exchangeable."""
+    """Return views of the decoys made as the hospitals' are, so that truth and decoys are exchangeable."""
     rng = np.random.default_rng(derive(setup.experiment.seed, "decoy flips"))
-    flips = rng.random((len(pools.decoys), 2)) < setup.experiment.training.flips
-    return flipped(pools.decoys.pixels(), flips)
+    pool = pools.decoys
+    whole, size = pool.images.shape[1:], setup.task.shape[1:]
+    views = draw_views(rng, len(pool), setup.experiment.training, whole=whole, size=size)
+    return view(torch.from_numpy(pool.pixels()), views).numpy()
 
 
 def mean_of(public: PublicData) -> NDArray[np.float32]:

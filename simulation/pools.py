@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from clients.sampling import draws_of_round, flipped
+from clients.sampling import draws_of_round
 from configs import HOSPITALS, Experiment, derive, root_of
 from server.adversary.base import PublicData
 from simulation.setup import Setup
 from tasks.base import Records
 from tasks.registry import phantom
+from tasks.views import view
 
 PHANTOM_PUBLIC_SEED = 1_000_003  # never a hospital's phantom
 LEAST_DECOYS = 19  # per target, so that a single hit has p = .05
@@ -94,12 +96,14 @@ def targets_of(setup: Setup, hospital: str, round_number: int) -> Targets:
     """
     experiment = setup.experiment
     records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
-    units = records.unit_rows(experiment.privacy.unit)
+    units = records.unit_rows(experiment.unit)
     seen: dict[int, NDArray[np.uint8]] = {}
     root = root_of(experiment.seed, HOSPITALS)
-    for drawn in draws_of_round(root, setup.plans[hospital], experiment.training, round_number, units):
-        images = flipped(records.pixels(drawn.rows), drawn.flips)
-        for i in range(0, len(drawn.rows), drawn.views):
+    plan, training = setup.plans[hospital], experiment.training
+    whole, size = records.images.shape[1:], setup.task.shape[1:]
+    for drawn in draws_of_round(root, plan, training, round_number, units, whole=whole, size=size):
+        images = view(torch.from_numpy(records.pixels(drawn.rows)), drawn.views).numpy()
+        for i in range(0, len(drawn.rows), drawn.per_image):
             seen.setdefault(int(drawn.rows[i]), images[i])
     rows = np.array(list(seen), dtype=np.int64)
     stacked = np.stack(list(seen.values())) if seen else np.zeros((0, *setup.task.shape), dtype=np.uint8)

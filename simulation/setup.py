@@ -50,7 +50,7 @@ def prepare(experiment: Experiment) -> Setup:
     names = [h.name for h in dealt.hospitals]
     _check_quorum(experiment, names)
     if experiment.adversary.placement != "none":
-        _check_adversary(experiment)
+        _check_adversary(experiment, task)
     return Setup(
         experiment=experiment,
         task=task,
@@ -76,12 +76,14 @@ def _check_quorum(experiment: Experiment, names: list[str]) -> None:
         raise InputError("training.stragglers: with probability 1 no hospital ever answers; lower it.")
 
 
-def _check_adversary(experiment: Experiment) -> None:
+def _check_adversary(experiment: Experiment, task: Task) -> None:
     from server.adversary.base import MissingCapabilityError, require
     from server.adversary.placements import placement
     from server.adversary.registry import attack
 
     settings = experiment.adversary
+    if task.spec.dense:
+        raise InputError("adversary.placement: attacks are not there for segmentation yet; set it to none.")
     chair = placement(settings.placement)
     for name in settings.attacks:
         try:

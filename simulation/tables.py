@@ -61,7 +61,7 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
                 "name": name,
                 "records": plan.records,
                 "units": plan.units,
-                "unit": settings.unit,
+                "unit": setup.experiment.unit,
                 "sample_rate": plan.sample_rate,
                 "noise_multiplier": plan.noise_multiplier,
                 "clipping_norm": plan.clipping_norm,

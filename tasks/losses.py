@@ -5,13 +5,17 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
+from configs.sections import LossName
 
-def loss(outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
+
+def loss(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of (logits (n, outputs), labels (n,)) as (n,), one per image, in nats.
 
-    One output: binary cross entropy of the logit, label 1 is the positive class. More: cross entropy.
+    binary: cross entropy of the one logit, label 1 is the positive class. categorical: cross entropy.
     """
-    return _binary if outputs == 1 else _categorical
+    if name not in ("binary", "categorical"):
+        raise NotImplementedError(name)
+    return _binary if name == "binary" else _categorical
 
 
 def _binary(logits: Tensor, labels: Tensor) -> Tensor:

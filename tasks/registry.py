@@ -1,12 +1,10 @@
-"""Find a task by its settings."""
+"""Find a task by its settings, and write its phantom."""
 
-from collections.abc import Callable
+from pathlib import Path
 
-from configs.sections import PHANTOM, TaskSettings
+from configs.errors import InputError
+from configs.sections import PHANTOM, TaskName, TaskSettings
 from tasks.base import Task
-from tasks.ham10000.task import ham10000_task
-
-_TASKS: dict[str, Callable[[TaskSettings, int], Task]] = {"ham10000": ham10000_task}
 
 
 def get(settings: TaskSettings) -> Task:
@@ -15,7 +13,7 @@ def get(settings: TaskSettings) -> Task:
     Raises:
         InputError: `task.root` is not set.
     """
-    return _TASKS[settings.name](settings, 0)
+    return _task(settings, 0)
 
 
 def phantom(settings: TaskSettings, seed: int) -> Task:
@@ -25,4 +23,32 @@ def phantom(settings: TaskSettings, seed: int) -> Task:
         settings: of the task; its root is ignored.
         seed: 0 is the phantom that ``root: phantom`` stands for.
     """
-    return _TASKS[settings.name](settings.model_copy(update={"root": PHANTOM}), seed)
+    return _task(settings.model_copy(update={"root": PHANTOM}), seed)
+
+
+def write_phantom(name: TaskName, out: Path, *, images: int, seed: int) -> None:
+    """Write a dataset's phantom to the new folder `out`, in the official layout.
+
+    Raises:
+        InputError: too few images, or `out` exists.
+    """
+    if out.exists():
+        raise InputError(f"{out}: exists already; choose another folder.")
+    # Each dataset is imported when it is asked for: what reads volumes takes seconds to import.
+    if name == "radimagenet":
+        from tasks.radimagenet import write_phantom as write
+    elif name == "msd_liver":
+        from tasks.msd_liver import write_phantom as write
+    else:
+        from tasks.ham10000 import write_phantom as write
+    write(out, images=images, seed=seed)
+
+
+def _task(settings: TaskSettings, phantom_seed: int) -> Task:
+    if settings.name == "radimagenet":
+        from tasks.radimagenet import radimagenet_task as build
+    elif settings.name == "msd_liver":
+        from tasks.msd_liver import msd_liver_task as build
+    else:
+        from tasks.ham10000 import ham10000_task as build
+    return build(settings, phantom_seed)

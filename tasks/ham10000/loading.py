@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.seeds import derive
-from tasks.base import Records, Splits
+from tasks.base import Mapped, Records, Splits
 from tasks.ham10000.images import load_images
 from tasks.ham10000.metadata import DIAGNOSES, Metadata, read_metadata
 
@@ -29,7 +29,15 @@ def load_splits(root: Path, *, size: int, classes: int, split_seed: int) -> Spli
     images = load_images(metadata, size)
     rows = np.arange(len(metadata.images), dtype=np.int64)
     labels = labels_of(metadata.diagnoses, classes)
-    records = Records(images, labels, metadata.lesions, metadata.sites, metadata.images, rows)
+    records = Records(
+        images=Mapped(images),
+        labels=labels,
+        units=metadata.lesions,
+        sites=metadata.sites,
+        ids=metadata.images,
+        rows=rows,
+        groups={**metadata.groups, "diagnosis": metadata.diagnoses},
+    )
     train, validation, test = split_rows(metadata, split_seed)
     return Splits(records.take(train), records.take(validation), records.take(test), metadata.fingerprint)
 

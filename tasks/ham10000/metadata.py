@@ -30,6 +30,7 @@ class Metadata:
         lesions: str (n,).
         diagnoses: str (n,), each one of DIAGNOSES.
         sites: str (n,), the `dataset` column, or "unknown" where the file has none.
+        groups: sex, age (bands of 20 years) and site on the body, str (n,) each, "" where unknown.
         paths: n image files.
         fingerprint: sha256 over the metadata's bytes and the image files' names and sizes. It is cheap: no
             image is read, so two files of one name and size count as equal.
@@ -39,6 +40,7 @@ class Metadata:
     lesions: NDArray[np.str_]
     diagnoses: NDArray[np.str_]
     sites: NDArray[np.str_]
+    groups: dict[str, NDArray[np.str_]]
     paths: tuple[Path, ...]
     fingerprint: str
 
@@ -46,7 +48,7 @@ class Metadata:
 def read_metadata(root: Path) -> Metadata:
     """Read the metadata file under `root` and find its images.
 
-    Ages, sex and localisation are not read, so their gaps (57 ages are missing) do no harm.
+    Gaps in age, sex and localisation (57 ages are missing) do no harm: nothing is trained on them.
 
     Raises:
         InputError: naming the folder, metadata file, column, diagnosis or image that is missing or wrong.
@@ -74,7 +76,28 @@ def read_metadata(root: Path) -> Metadata:
         np.array(table[name].tolist(), dtype=np.str_) for name in ("image_id", "lesion_id", "dx", "dataset")
     )
     sites = np.where(sites == "", UNKNOWN_SITE, sites)
-    return Metadata(images, lesions, diagnoses, sites, paths, digest.hexdigest())
+    return Metadata(images, lesions, diagnoses, sites, _groups(table), paths, digest.hexdigest())
+
+
+def _groups(table: pd.DataFrame) -> dict[str, NDArray[np.str_]]:
+    found: dict[str, NDArray[np.str_]] = {}
+    for name, column in (("sex", "sex"), ("body site", "localization")):
+        values = table[column].tolist() if column in table.columns else [""] * len(table)
+        found[name] = np.array(["" if v == "unknown" else v for v in values], dtype=np.str_)
+    ages = table["age"].tolist() if "age" in table.columns else [""] * len(table)
+    found["age"] = np.array([_band(age) for age in ages], dtype=np.str_)
+    return found
+
+
+def _band(age: str) -> str:
+    try:
+        years = float(age)
+    except ValueError:
+        return ""
+    if not 0 <= years < 150:
+        return ""
+    start = min(80, 20 * int(years // 20))
+    return "80 and over" if start == 80 else f"{start} to {start + 19}"
 
 
 def _bytes_of(file: Path) -> bytes:

@@ -24,18 +24,22 @@ def ham10000_task(settings: TaskSettings, phantom_seed: int = 0) -> Task:
     if settings.root is None:
         raise InputError(f"task.root: not set; set it to the folder of HAM10000 ({LAYOUT}) or to 'phantom'.")
     given = settings.root
-    binary = settings.classes == 2
+    classes = settings.classes or 2
+    binary = classes == 2
     shape = (3, settings.image_size, settings.image_size)
 
     def load() -> Splits:
         root = phantom_root(settings, phantom_seed) if given == PHANTOM else Path(given)
-        return load_splits(root, size=settings.image_size, classes=settings.classes, split_seed=settings.split_seed)
+        return load_splits(root, size=settings.image_size, classes=classes, split_seed=settings.split_seed)
 
     return Task(
         name="ham10000",
         unit="lesion",
         class_names=("no attention", "attention") if binary else DIAGNOSES,
         shape=shape,
-        spec=ModelSpec("resnet9", shape, outputs=1 if binary else len(DIAGNOSES), width=settings.width),
+        spec=ModelSpec(
+            settings.model or "resnet9", shape, outputs=1 if binary else len(DIAGNOSES), width=settings.width
+        ),
+        loss="binary" if binary else "categorical",
         load=load,
     )

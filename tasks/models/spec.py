@@ -3,7 +3,9 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, final
+from typing import Any, final, get_args
+
+from configs.sections import ModelName
 
 
 @final
@@ -35,17 +37,22 @@ class ModelSpec:
 
     Attributes:
         kind: the architecture.
-        shape: (channels, height, width) of the input.
+        shape: (channels, height, width) or (channels, depth, height, width) of the input.
         outputs: number of logits.
         width: channels of the first layer.
         block: an additional wide block, None in every honest model.
     """
 
-    kind: Literal["resnet9"]
-    shape: tuple[int, int, int]
+    kind: ModelName
+    shape: tuple[int, ...]
     outputs: int
     width: int
     block: WideBlock | None = field(default=None)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the logits are a map over the input, (n, outputs, *spatial), and not (n, outputs)."""
+        return self.kind == "unet"
 
     def to_json(self) -> str:
         """Return the canonical JSON text."""
@@ -61,7 +68,7 @@ class ModelSpec:
             spec = ModelSpec(**content, shape=shape, block=None if block is None else WideBlock(**block))  # type: ignore[arg-type]
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"not a model specification: {error}") from error
-        if spec.kind != "resnet9" or len(shape) != 3:
+        if spec.kind not in get_args(ModelName) or len(shape) not in (3, 4):
             raise ValueError(f"not a model specification: kind {spec.kind!r}, shape {shape}")
         return spec
 

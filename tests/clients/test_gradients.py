@@ -36,7 +36,7 @@ def pair(spec: ModelSpec) -> tuple[GradientEngine, nn.Module]:
     plain = build(spec)
     if spec.block is not None:
         nn.init.normal_(plain.wide.units.weight, std=0.01)
-    engine = GradientEngine(build(spec), spec.outputs)
+    engine = GradientEngine(build(spec), "binary" if spec.outputs == 1 else "categorical")
     engine.load(plain.state_dict())
     return engine, plain
 
@@ -136,9 +136,9 @@ class ChannelsLast(nn.Module):
 def test_self_check_catches_hooks_that_misread_channels_last() -> None:
     images, labels = images_of(4)
     torch.manual_seed(0)
-    right = GradientEngine(ChannelsLast(contiguous=True), 1)
+    right = GradientEngine(ChannelsLast(contiguous=True), "binary")
     assert check_clipped_sum(right, images, labels, 1.0) <= 1e-5
-    wrong = GradientEngine(ChannelsLast(contiguous=False), 1)
+    wrong = GradientEngine(ChannelsLast(contiguous=False), "binary")
     with pytest.raises(RunStoppedError, match="self-check"):
         check_clipped_sum(wrong, images, labels, 1.0)
 

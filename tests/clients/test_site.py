@@ -10,9 +10,10 @@ import torch
 import tasks
 from clients.broadcast import broadcast_digest
 from clients.planning import plan_deal
-from clients.sampling import draw, flipped
+from clients.sampling import draw
 from clients.site import RefusalError, Site, SiteSettings, ledger_file
 from configs import HOSPITALS, Experiment, InputError, root_of
+from configs.sections import TrainingSettings
 from privacy import Ledger
 from tasks.dealing import deal_experiment
 from tasks.models import initial_weights
@@ -26,7 +27,7 @@ def make_site(experiment: Experiment, folder: Path, index: int = 0) -> Site:
     dealt = deal_experiment(experiment, records)
     settings = SiteSettings(experiment, root_of(experiment.seed, HOSPITALS), folder)
     hospital = dealt.hospitals[index]
-    return Site(settings, hospital.records, plan_deal(experiment, dealt)[hospital.name], task.spec)
+    return Site(settings, hospital.records, plan_deal(experiment, dealt)[hospital.name], task.spec, task.loss)
 
 
 def ask(site: Site, round_number: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -99,7 +100,8 @@ def test_an_empty_draw_takes_the_same_noisy_step(small: Make, tmp_path: Path) ->
 
 def test_poisson_draws_have_binomial_sizes_and_do_not_depend_on_each_other() -> None:
     units = [np.array([i]) for i in range(200)]
-    kwargs = {"unit_rows": units, "sample_rate": 0.3, "views": 1, "flip_probability": 0.5}
+    settings = {"training": TrainingSettings(), "whole": (8, 8), "size": (8, 8)}
+    kwargs = {"unit_rows": units, "sample_rate": 0.3, **settings}
     sizes = np.array([len(draw("root", "h", r, 0, **kwargs).units) for r in range(400)])  # type: ignore[arg-type]
     variance = 200 * 0.3 * 0.7
     assert abs(sizes.mean() - 60) < 4 * np.sqrt(variance / 400)
@@ -107,13 +109,6 @@ def test_poisson_draws_have_binomial_sizes_and_do_not_depend_on_each_other() -> 
     first = draw("root", "h", 1, 0, **kwargs)  # type: ignore[arg-type]
     assert not np.array_equal(first.units, draw("root", "other", 1, 0, **kwargs).units)  # type: ignore[arg-type]
     assert not np.array_equal(first.units, draw("root", "h", 1, 1, **kwargs).units)  # type: ignore[arg-type]
-
-
-def test_flips_are_those_of_numpy() -> None:
-    images = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
-    out = flipped(images, np.array([[True, False], [False, True]]))
-    assert np.array_equal(out[0], np.flip(images[0], axis=2))
-    assert np.array_equal(out[1], np.flip(images[1], axis=1))
 
 
 def test_a_batch_larger_than_the_data_names_the_setting(small: Make, tmp_path: Path) -> None:

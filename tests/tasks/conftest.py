@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from configs.sections import TaskSettings
-from tasks.base import Records, Splits
+from tasks.base import Mapped, Records, Splits
 from tasks.ham10000 import write_phantom
 from tasks.registry import get
 
@@ -89,7 +89,7 @@ def make_records(sizes: list[int], labels: list[int], sites: list[str]) -> Recor
     units = [f"unit-{k:04d}" for k, size in enumerate(sizes) for _ in range(size)]
     n = len(units)
     return Records(
-        images=np.zeros((n, 1, 1, 1), dtype=np.uint8),
+        images=Mapped(np.zeros((n, 1, 1, 1), dtype=np.uint8)),
         labels=np.repeat(np.array(labels, dtype=np.int64), sizes),
         units=np.array(units, dtype=np.str_),
         sites=np.repeat(np.array(sites, dtype=np.str_), sizes),

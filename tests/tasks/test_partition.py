@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.errors import InputError
 from configs.sections import HospitalSettings
-from tasks.base import Records
+from tasks.base import Mapped, Records
 from tasks.partition import Deal, deal
 from tests.tasks.conftest import make_records
 
@@ -131,7 +131,7 @@ def example(partition: str) -> tuple[Records, HospitalSettings]:
 
 def test_natural_by_hand() -> None:
     records = Records(
-        images=np.zeros((7, 1, 1, 1), dtype=np.uint8),
+        images=Mapped(np.zeros((7, 1, 1, 1), dtype=np.uint8)),
         labels=np.zeros(7, dtype=np.int64),
         units=np.array(["u1", "u1", "u1", "u2", "u3", "u3", "u4"]),
         sites=np.array(["y", "x", "y", "x", "y", "x", "z"]),

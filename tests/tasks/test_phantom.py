@@ -169,7 +169,7 @@ def test_a_small_network_learns_it(phantom_splits: Splits, tmp_path: Path) -> No
         batch = generator.choice(len(train), 64, replace=False)
         logits = model(normalise(torch.from_numpy(train.pixels(batch))))
         optimiser.zero_grad()
-        loss(1)(logits, torch.from_numpy(train.labels[batch])).mean().backward()
+        loss("binary")(logits, torch.from_numpy(train.labels[batch])).mean().backward()
         optimiser.step()
     with torch.no_grad():
         scores = model(normalise(torch.from_numpy(unseen.pixels())))[:, 0].numpy()
