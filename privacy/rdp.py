@@ -10,8 +10,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp
 
+from privacy import checks
 from privacy.release import Spend
 from privacy.step_loss import SubsampledGaussian
 
@@ -53,3 +55,25 @@ def opacus_epsilon(spends: tuple[Spend, ...], *, delta: float) -> float:
         conversion = math.log((order - 1.0) / order) - (math.log(delta) + math.log(order)) / (order - 1.0)
         best = min(best, divergence + conversion)
     return max(0.0, best)
+
+
+def opacus_noise_multiplier(*, epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    """Noise multiplier at which opacus' RDP accountant prints ``epsilon``: what the literature trained with.
+
+    *Guarantee*: none beyond ``opacus_epsilon``'s; use ``privacy.noise_multiplier`` to plan a run.
+    *Assumes*: as ``opacus_epsilon``.
+    *Edge cases*: raises ``ValueError`` naming a wrong argument, or where no noise in 1e-8..1e8 gives it (the
+    largest order, 63, keeps epsilon above about ln(1/delta)/62).
+    Source: root of ln epsilon in ln noise; tests/privacy/test_paper.py.
+    """
+    budget = checks.finite("epsilon", epsilon, low=0.0, high=math.inf, open_low=True)
+    rate, count, tolerated = checks.rate(sample_rate), checks.whole("steps", steps), checks.probability(delta)
+
+    def excess(log_noise: float) -> float:
+        value = opacus_epsilon((Spend(math.exp(log_noise), rate, count),), delta=tolerated)
+        return math.log(max(value, 1e-300) / budget)
+
+    low, high = math.log(1e-8), math.log(1e8)
+    if excess(low) < 0.0 or excess(high) > 0.0:
+        raise ValueError(f"epsilon {budget:g} is out of the reach of the RDP accountant's orders")
+    return math.exp(brentq(excess, low, high, xtol=1e-12))

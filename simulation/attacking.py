@@ -115,8 +115,6 @@ def _row(
     bounds: dict[str, float | None] = {"worst_case": None, "relaxed": None}
     if setup.plans[seen.hospital].claims and score.decoys:
         for threat in ("worst_case", "relaxed"):
-            if threat == "relaxed" and seen.terms.local_steps > 1:
-                continue  # known for a single step only
             # The ranked images are known to have been drawn, so the bound is taken at a sample rate of 1.
             bounds[threat] = reconstruction_bound(
                 noise_multiplier=seen.terms.noise_multiplier,

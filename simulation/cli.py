@@ -1,16 +1,16 @@
 """The command `fedward`."""
 
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from configs import Experiment, FedwardError, InputError, Study, load
-from simulation import cli_data, cli_privacy
+from simulation import cli_bounds, cli_data, cli_privacy
+from simulation.cli_options import Config, Json, Settings, console, print_json
 from simulation.showing import show_run, show_study
 
 app = typer.Typer(
@@ -23,15 +23,10 @@ app = typer.Typer(
 app.command("epsilon")(cli_privacy.epsilon)
 app.command("noise")(cli_privacy.noise)
 app.command("ledger")(cli_privacy.ledger)
+app.command("bounds")(cli_bounds.bounds)
 app.add_typer(cli_data.app, name="data")
 
-Config = Annotated[str, typer.Argument(help="A YAML file, or a preset: demo, ham10000, ...")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. privacy.epsilon=8."),
-]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
 Engine = Annotated[str | None, typer.Option("--engine", help="inline, ray or flower.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of the same settings stopped.")]
 
@@ -43,16 +38,6 @@ def _load(config: str, settings: list[str] | None, engine: str | None) -> Experi
 
 def _folder(out: Path | None, config: str) -> Path:
     return out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _console() -> Console:
-    """Return standard error; where it is not a terminal, wide enough that a table keeps its words."""
-    console = Console(stderr=True)
-    return console if console.is_terminal else Console(stderr=True, width=140)
-
-
-def _print_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
 
 
 @app.command()
@@ -72,11 +57,11 @@ def simulate(
 
     loaded = _load(config, settings, engine)
     experiment = loaded.experiment if isinstance(loaded, Study) else loaded
-    console = _console()
-    run = run_experiment(experiment, _folder(out, config), resume=resume, console=console)
+    shown = console()
+    run = run_experiment(experiment, _folder(out, config), resume=resume, console=shown)
     if as_json:
-        _print_json(run.summary)
-    show_run(run, console)
+        print_json(run.summary)
+    show_run(run, shown)
 
 
 @app.command()
@@ -96,11 +81,11 @@ def budgets(
 
     loaded = _load(config, settings, engine)
     study = loaded if isinstance(loaded, Study) else Study(experiment=loaded)
-    console = _console()
-    run = run_budgets(study, _folder(out, config), Path(config).stem, resume=resume, console=console)
+    shown = console()
+    run = run_budgets(study, _folder(out, config), Path(config).stem, resume=resume, console=shown)
     if as_json:
-        _print_json(run.summary)
-    show_study(run, console)
+        print_json(run.summary)
+    show_study(run, shown)
 
 
 @app.command()
@@ -118,8 +103,8 @@ def attack(
         raise InputError(f"--attack {unknown[0]}: unknown attack; choose from {', '.join(ATTACKS)}.")
     again = attack_again(run, attacks or [])  # type: ignore[arg-type]
     if as_json:
-        _print_json(again.summary["attacks"])
-    show_run(again, _console())
+        print_json(again.summary["attacks"])
+    show_run(again, console())
 
 
 @app.command()

@@ -1,8 +1,6 @@
 """Commands that price: `fedward epsilon`, `fedward noise`, `fedward ledger`."""
 
-import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +8,11 @@ import typer
 
 import privacy
 from configs import InputError
+from simulation.cli_options import Json, print_json
 
 Delta = Annotated[float, typer.Option(help="delta in (0, 1)")]
 Rate = Annotated[float, typer.Option(help="probability that a record is drawn in a step")]
 Steps = Annotated[int, typer.Option(help="number of noisy steps")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 def finite(value: float | None) -> float | None:
@@ -33,10 +31,6 @@ def as_content(price: privacy.Epsilon) -> dict[str, Any]:
     }
 
 
-def _write(content: object) -> None:
-    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
-
-
 def epsilon(
     noise_multiplier: Annotated[float, typer.Option(help="noise standard deviation / clipping norm")],
     sample_rate: Rate,
@@ -49,7 +43,7 @@ def epsilon(
         price = privacy.epsilon(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta)
     except ValueError as error:
         raise InputError(str(error)) from error
-    _write(as_content(price))
+    print_json(as_content(price))
 
 
 def noise(
@@ -64,7 +58,7 @@ def noise(
         value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
     except ValueError as error:
         raise InputError(str(error)) from error
-    _write({"noise_multiplier": value})
+    print_json({"noise_multiplier": value})
 
 
 def ledger(
@@ -88,4 +82,4 @@ def ledger(
         unprotected += sum(s is None for s in own)
         rows.append({"file": str(path), "releases": len(own), "unprotected": sum(s is None for s in own)})
     price = None if unprotected else as_content(privacy.compose(spends, delta=delta))
-    _write({"ledgers": rows, "delta": delta, "epsilon": price})
+    print_json({"ledgers": rows, "delta": delta, "epsilon": price})
