@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def preset_names() -> list[str]:
     """Return the names of the presets that ship with fedward."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.yaml"))
 
 
 def load(path_or_preset: str | Path, overrides: Iterable[str] = ()) -> Experiment | Study:

@@ -1,69 +1,76 @@
 """Commands on data: `fedward data phantom`, `fedward data check`."""
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
+from rich.console import Console
 
-from configs import Experiment, InputError
+from configs import InputError
+from configs.sections import TaskName
+from simulation.cli_options import Json, Settings, console, print_json
 
 app = typer.Typer(help="What data are there, and synthetic stand-ins.", no_args_is_help=True)
+
+Task = Annotated[str, typer.Argument(help="ham10000, radimagenet or msd_liver")]
 
 
 @app.command()
 def phantom(
-    task: Annotated[str, typer.Argument(help="ham10000")],
+    task: Task,
     out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
-    images: Annotated[int, typer.Option(min=64, help="Number of images.")] = 1600,
+    images: Annotated[int, typer.Option(min=4, help="Number of images (scans).")] = 1600,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Write a synthetic dataset in the official layout."""
-    from tasks.ham10000.phantom import write_phantom
+    """Write a synthetic dataset in the official layout.
 
-    if task != "ham10000":
-        raise InputError(f"{task}: unknown task; known is ham10000.")
-    if out.exists():
-        raise InputError(f"{out}: exists already; choose another folder.")
-    write_phantom(out, images=images, seed=seed)
-    sys.stdout.write(f"{out}\n")
+    Example: fedward data phantom msd_liver /tmp/liver --images 12
+    """
+    from tasks.registry import write_phantom
+
+    write_phantom(_known(task), out, images=images, seed=seed)
+    typer.echo(str(out))
 
 
 @app.command()
 def check(
-    task: Annotated[str, typer.Argument(help="ham10000")],
+    task: Task,
     root: Annotated[Path, typer.Argument(help="The dataset's folder in its official layout, or 'phantom'.")],
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    settings: Settings = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Read every image, also where they are read lazily.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the deal to this PNG file.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Read a dataset whole and say what is there and how its natural hospitals would be dealt."""
-    import tasks
-    from tasks.dealing import deal_experiment
+    """Say what is there, what is missing or damaged, and how it would be dealt to hospitals.
 
-    if task != "ham10000":
-        raise InputError(f"{task}: unknown task; known is ham10000.")
-    experiment = Experiment().updated(task={"name": task, "root": str(root)})
-    found = tasks.get(experiment.task)
-    splits = found.load()
-    training, heldout = splits.parts("test")
-    rows: list[dict[str, Any]] = [
-        {
-            "hospital": h.name,
-            "images": len(h.records),
-            found.unit + "s": len(np.unique(h.records.units)),
-            "classes": {
-                found.class_names[int(c)]: int(n)
-                for c, n in zip(*np.unique(h.records.labels, return_counts=True), strict=True)
-            },
-        }
-        for h in deal_experiment(experiment, training).hospitals
-    ]
-    content = {
-        "task": task,
-        "fingerprint": splits.fingerprint,
-        "training_images": len(training),
-        "heldout_images": len(heldout),
-        "hospitals": rows,
-    }
-    sys.stdout.write(json.dumps(content, indent=None if as_json else 2) + "\n")
+    Example: fedward data check ham10000 /data/HAM10000 --set hospitals.partition=dirichlet --set hospitals.count=8
+    """
+    from simulation.checking import check_data, draw_deal, sources
+
+    name = _known(task)
+    if str(root) != "phantom" and not root.is_dir():
+        raise InputError(f"{root}: no such folder. {sources(name)}")
+    found = check_data(name, str(root), settings or [], decode=decode, shown=console())
+    if plot is not None:
+        draw_deal(found, plot)
+    if as_json:
+        print_json(found.to_json())
+        return
+    found.show(Console())
+    if plot is not None:
+        typer.echo(f"the deal is drawn in {plot}")
+
+
+def _known(task: str) -> TaskName:
+    import difflib
+    from typing import get_args
+
+    names: tuple[TaskName, ...] = get_args(TaskName)
+    for name in names:
+        if task == name:
+            return name
+    near = difflib.get_close_matches(task, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}."
+    raise InputError(f"{task}: unknown task; {hint}")
