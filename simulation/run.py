@@ -22,11 +22,12 @@ from server.checkpoints import read_arrays
 from server.settings import ServerSettings
 from simulation.attacking import AttackResults, run_attacks
 from simulation.engines.running import prepare_environment, run_engine
-from simulation.evaluation import Evaluator
+from simulation.evaluation import Evaluator, names_of
 from simulation.folder import RunFolder, versions
 from simulation.pools import Pools, make_pools
 from simulation.progress import ProgressDisplay
 from simulation.setup import Setup, prepare
+from simulation.subgroups import utility, write_subgroups
 from simulation.tables import flat, hospital_rows, rounds_table, utility_after
 from simulation.watching import Watcher
 from tasks.models import build
@@ -178,7 +179,11 @@ def _finish(
     if attacks.targets:
         pd.DataFrame(attacks.targets).to_csv(folder.attacks, index=False)
     last = experiment.training.rounds
+    measured = names_of(setup.task)
     clean = max((r for r in experiment.evaluated_rounds if r not in experiment.attacked_rounds), default=None)
+    before = None if clean in (None, last) else folder.path / "checkpoints" / f"round-{clean:06d}.safetensors"
+    found = utility(setup, folder.model, before)
+    write_subgroups(folder.path / "subgroups.csv", found["subgroups"])
     summary: dict[str, Any] = {
         "kind": "run",
         "fedward": versions()["fedward"],
@@ -190,8 +195,9 @@ def _finish(
         "model_sha256": model_digest(folder.model),
         "experiment_sha256": experiment.digest(),
         "experiment": experiment.model_dump(mode="json"),
-        "metrics": utility_after(table, last),
-        "clean": None if clean is None else {"round": clean, "metrics": utility_after(table, clean)},
+        "metrics": utility_after(table, measured, last),
+        "clean": None if clean is None else {"round": clean, "metrics": utility_after(table, measured, clean)},
+        **found,
         "heldout": len(setup.heldout),
         "public_data": pools.public.description if pools is not None else None,
         "hospitals": hospitals,

@@ -1,5 +1,6 @@
 """The tables of a run, from its event log and its ledgers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from clients.site import ledger_file
 from privacy import Ledger
 from server.events import read_events
+from simulation.evaluation import names_of
 from simulation.folder import RunFolder
 from simulation.setup import Setup
 
@@ -34,9 +36,10 @@ def rounds_table(events: Path) -> pd.DataFrame:
     return pd.DataFrame([rows[r] for r in sorted(rows) if "released" in rows[r]])
 
 
-def utility_after(table: pd.DataFrame, round_number: int, hospital: str | None = None) -> dict[str, float | None]:
-    """Return the metrics after a round, overall or of one hospital; empty where they were not measured."""
-    metrics = ("auroc", "mcc", "balanced_accuracy", "loss")
+def utility_after(
+    table: pd.DataFrame, metrics: Sequence[str], round_number: int, hospital: str | None = None
+) -> dict[str, float | None]:
+    """Return these metrics after a round, overall or of one hospital; empty where they were not measured."""
     found = table[table["round"] == round_number]
     if not len(found):
         return {}
@@ -49,6 +52,7 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
     """Return one row per hospital: its terms, what its ledger says was spent, and its utility."""
     settings = setup.experiment.privacy
     last = setup.experiment.training.rounds
+    metrics = names_of(setup.task)
     declined = _declined(folder.events)
     rows: list[dict[str, Any]] = []
     for name, plan in setup.plans.items():
@@ -77,7 +81,7 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
                 if price is not None and claimed
                 else None,
                 "epsilon_opacus_rdp": _number(price.opacus_rdp) if price is not None else None,
-                "metrics": utility_after(table, last, name) or None,
+                "metrics": utility_after(table, metrics, last, name) or None,
                 "declined": declined.get(name, 0),
                 "ledger": str(path.relative_to(folder.path)),
             }
