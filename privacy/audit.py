@@ -3,6 +3,7 @@
 An audit gives lower bounds. It can refute a claim; it never proves one.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -166,16 +167,20 @@ def dispersion_p_value(sizes: Sequence[int], *, units: int, sample_rate: float) 
         raise ValueError(f"sizes must be at least one batch of at most {n} units")
     if rate == 1.0:
         return float(bool((observed == n).all()))
-    low, high = int(stats.binom.ppf(1e-12, n, rate)), int(stats.binom.isf(1e-12, n, rate))
-    values = np.arange(low, high + 1)
-    chance = stats.binom.pmf(values, n, rate)
-    squares = (values - n * rate) ** 2
-    counts = np.random.default_rng(0).multinomial(len(observed), chance / chance.sum(), size=_SIMULATED)
-    simulated = counts @ squares
+    simulated = _simulated_dispersion(n, rate, len(observed))
     found = float(((observed - n * rate) ** 2).sum())
     close = 1e-9 * max(found, 1.0)
     tail = min(np.count_nonzero(simulated <= found + close), np.count_nonzero(simulated >= found - close))
     return min(1.0, 2.0 * (1 + int(tail)) / (_SIMULATED + 1))
+
+
+@functools.lru_cache(maxsize=64)
+def _simulated_dispersion(units: int, rate: float, steps: int) -> NDArray[np.float64]:
+    low, high = int(stats.binom.ppf(1e-12, units, rate)), int(stats.binom.isf(1e-12, units, rate))
+    values = np.arange(low, high + 1)
+    chance = stats.binom.pmf(values, units, rate)
+    counts = np.random.default_rng(0).multinomial(steps, chance / chance.sum(), size=_SIMULATED)
+    return counts @ (values - units * rate) ** 2
 
 
 def noise_p_value(noise: Sequence[float] | NDArray[np.float64], *, deviation: float) -> float:

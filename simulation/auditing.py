@@ -98,7 +98,7 @@ def audit_plan(
     delta: float,
     canaries: int = 4000,
     steps: int | None = None,
-    confidence: float = 0.95,
+    confidence: float = 0.99,
     seed: int = 0,
 ) -> Audit:
     """Audit the mechanism of one hospital's plan.
