@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -57,8 +58,11 @@ def load_volumes(listing: Listing, shape: tuple[int, int, int], *, skip: bool) -
     words = f"{VERSION}/{listing.fingerprint}/{shape}/{skip}"
     size = "x".join(str(side) for side in shape)
     folder = cache_folder() / f"msd_liver-{size}-{hashlib.sha256(words.encode()).hexdigest()[:32]}"
+    there = folder.is_dir()
     cached = _open(folder, shape)
     if cached is None:
+        if there:  # it appeared whole, so something damaged it since; a folder with content is never replaced
+            shutil.rmtree(folder, ignore_errors=True)
         _build(folder, listing, shape, skip=skip)
         cached = _open(folder, shape)
     if cached is None:
