@@ -1,7 +1,8 @@
-"""Prices against closed forms in high precision, against other libraries, and against what must hold for any budget."""
+"""Prices against other libraries, and what must hold at any setting. True values: test_vectors.py."""
 
 import math
 import warnings
+from typing import Any
 
 import mpmath as mp
 import pytest
@@ -10,68 +11,10 @@ from hypothesis import strategies as st
 
 import privacy
 from privacy import Spend
+from tests.privacy.calls import price
 
 
-def price(s: float, q: float, t: int, delta: float) -> privacy.Epsilon:
-    return privacy.epsilon(noise_multiplier=s, sample_rate=q, steps=t, delta=delta)
-
-
-def root(function, low, high) -> float:
-    """Bisect a falling function in mpmath."""
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if function(middle) > 0 else (low, middle)
-    return float(high)
-
-
-def gaussian_epsilon(mu, delta: float) -> float:
-    """Balle and Wang 2018, theorem 8, by bisection with 60 digits."""
-    with mp.workdps(60):
-        mu = mp.mpf(mu)
-
-        def excess(e):
-            return mp.ncdf(mu / 2 - e / mu) - mp.exp(e) * mp.ncdf(-mu / 2 - e / mu) - mp.mpf(delta)
-
-        return root(excess, mp.mpf(0), mu * mu / 2 + 40 * mu + 10)
-
-
-@pytest.mark.parametrize("delta", [1e-5, 8e-7])
-@pytest.mark.parametrize("s", [11.0, 1.0, 0.3, 1e-2, 1e-4])
-@pytest.mark.parametrize("t", [1, 100])
-def test_full_batches_are_the_analytic_gaussian(s: float, t: int, delta: float) -> None:
-    found = price(s, 1.0, t, delta)
-    expected = gaussian_epsilon(mp.sqrt(t) / mp.mpf(s), delta)
-    assert found.estimate == pytest.approx(expected, rel=1e-6, abs=1e-8)
-    assert found.lower <= expected * (1 + 1e-9)
-    assert found.upper >= expected * (1 - 1e-9)
-
-
-def one_step(s: float, q: float, delta: float) -> float:
-    """One Poisson-subsampled step, remove direction: the likelihood ratio is monotone, so the region is a half line."""
-    with mp.workdps(60):
-        s, q = mp.mpf(s), mp.mpf(q)
-
-        def excess(e):
-            x = s * s * mp.log((mp.expm1(e) + q) / q) + mp.mpf(1) / 2
-            tail = mp.ncdf(-x / s)
-            return (1 - q) * tail + q * mp.ncdf((1 - x) / s) - mp.exp(e) * tail - mp.mpf(delta)
-
-        return root(excess, mp.mpf("1e-12"), 1 / (2 * s * s) + 40 / s + 40)
-
-
-@pytest.mark.parametrize("q", [0.9, 0.25, 0.0041])
-@pytest.mark.parametrize("s", [0.5, 0.05, 1e-3])
-def test_one_sampled_step_is_its_closed_form(s: float, q: float) -> None:
-    expected = one_step(s, q, 1e-5)
-    found = price(s, q, 1, 1e-5)
-    assert found.estimate == pytest.approx(expected, rel=1e-4)
-    assert found.lower <= expected * (1 + 2e-6)
-    assert found.upper >= expected * (1 - 2e-6)
-
-
-@pytest.mark.parametrize(
-    ("s", "q", "t"), [(4.0, 0.073, 1368), (1.0, 0.0284, 528), (0.8, 0.0041, 2000), (2.0, 0.2534, 300)]
-)
+@pytest.mark.parametrize(("s", "q", "t"), [(4.0, 0.073, 1368), (1.0, 0.0284, 528), (2.0, 0.2534, 300)])
 def test_long_runs_agree_with_another_library(s: float, q: float, t: int) -> None:
     from dp_accounting import dp_event
     from dp_accounting.pld import PLDAccountant
@@ -83,35 +26,6 @@ def test_long_runs_agree_with_another_library(s: float, q: float, t: int) -> Non
     found = price(s, q, t, 8e-7)
     assert found.estimate == pytest.approx(theirs, rel=2e-3)
     assert found.lower <= theirs * (1 + 1e-6)  # theirs is an upper bound
-
-
-def test_the_headline_budget_in_high_precision() -> None:
-    """HAM-like at tiny noise: the mixture over participations, hidden and revealed, brackets the truth."""
-    s, q, t, delta = 1e-4, 0.073, 1368, 8e-7
-    with mp.workdps(50):
-        weights = {k: mp.binomial(t, k) * mp.mpf(q) ** k * (1 - mp.mpf(q)) ** (t - k) for k in range(60, 200)}
-
-        def excess(e, hidden: bool):
-            total = mp.mpf(0)
-            for k, weight in weights.items():
-                mean = mp.mpf(k) / (2 * mp.mpf(s) ** 2)
-                if hidden:
-                    mean += k * mp.log(q) + (t - k) * mp.log(1 - mp.mpf(q))
-                deviation = mp.sqrt(k) / mp.mpf(s)
-                z = (mean - e) / deviation
-                if z > -40:
-                    total += weight * (mp.ncdf(z) - mp.exp(e - mean + deviation**2 / 2) * mp.ncdf(z - deviation))
-            return total - mp.mpf(delta)
-
-        low = root(lambda e: excess(e, True), mp.mpf("1e9"), mp.mpf("2e10"))
-        high = root(lambda e: excess(e, False), mp.mpf("1e9"), mp.mpf("2e10"))
-    found = price(s, q, t, delta)
-    assert found.method == "rigorous"
-    assert found.lower <= high
-    assert found.upper >= low
-    assert low * (1 - 1e-6) <= found.estimate <= high * (1 + 1e-6)
-    assert found.upper <= high * (1 + 1e-6)
-    assert found.opacus_rdp > 5 * found.upper  # what the paper's accountant would print
 
 
 @pytest.mark.parametrize(("s", "q", "t"), [(1.0, 0.073, 1368), (0.5, 0.01, 1000), (4.0, 0.2534, 300), (0.05, 0.1, 10)])
@@ -149,10 +63,29 @@ def test_halves_compose_to_the_whole(s: float, q: float, t: int) -> None:
     assert halves.estimate == pytest.approx(price(s, q, t, 1e-5).estimate, rel=1e-6)
 
 
-def test_different_noises_compose_to_more_than_the_quieter_alone_and_less_than_twice_the_louder() -> None:
-    mixed = privacy.compose([Spend(1.0, 0.1, 100), Spend(2.0, 0.1, 100)], delta=1e-5)
-    assert price(1.0, 0.1, 100, 1e-5).estimate < mixed.estimate < price(1.0, 0.1, 200, 1e-5).estimate
-    assert privacy.compose([], delta=1e-5).upper == 0
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(noises, st.integers(1, 10**6), st.floats(1e-7, 1e-3))
+def test_full_participation_is_the_closed_form(s: float, t: int, delta: float) -> None:
+    """Balle and Wang 2018, theorem 8, on either side of the price, in 60 digits."""
+    found = price(s, 1.0, t, delta)
+    with mp.workdps(60):
+        mu = mp.sqrt(t) / mp.mpf(s)
+
+        def closed(e: float) -> mp.mpf:
+            return mp.ncdf(mu / 2 - e / mu) - mp.exp(e) * mp.ncdf(-mu / 2 - e / mu)
+
+        assert closed(mp.mpf(found.upper)) <= delta <= closed(mp.mpf(found.lower)) or found.upper == 0.0
+        assert found.upper <= found.lower * (1 + 3e-9)
+        assert found.upper > 0.0 or closed(mp.mpf(0)) <= delta
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(st.floats(math.log(1e-2), math.log(8.0)).map(math.exp), rates, st.integers(1, 300))
+def test_calibrating_and_pricing_undo_each_other(s: float, q: float, t: int) -> None:
+    budget = price(s, q, t, 1e-5).upper
+    back = privacy.noise_multiplier(epsilon=budget, delta=1e-5, sample_rate=q, steps=t)
+    assert back == pytest.approx(s, rel=1e-4)
+    assert price(back, q, t, 1e-5).upper <= budget
 
 
 @pytest.mark.parametrize("budget", [0.5, 8.0, 1e3, 1e6, 1e9, 1e12])
@@ -163,22 +96,34 @@ def test_calibration_keeps_the_budget_and_wastes_nothing(budget: float, q: float
     assert budget * (1 - 1e-3) <= upper <= budget
 
 
+def test_different_noises_compose_to_more_than_the_quieter_alone_and_less_than_twice_the_louder() -> None:
+    mixed = privacy.compose([Spend(1.0, 0.1, 100), Spend(2.0, 0.1, 100)], delta=1e-5)
+    assert price(1.0, 0.1, 100, 1e-5).estimate < mixed.estimate < price(1.0, 0.1, 200, 1e-5).estimate
+    assert privacy.compose([], delta=1e-5).upper == 0
+
+
 def test_no_noise_claims_nothing_and_an_infinite_budget_needs_none() -> None:
-    assert math.isinf(price(0.0, 0.5, 3, 1e-5).upper)
+    found = price(0.0, 0.5, 3, 1e-5)
+    assert (found.lower, found.upper, found.method) == (math.inf, math.inf, "none")
+    assert privacy.compose([Spend(0.0, 0.5, 1), Spend(1.0, 0.5, 9)], delta=1e-5).method == "none"
     assert privacy.noise_multiplier(epsilon=math.inf, delta=1e-5, sample_rate=0.5, steps=3) == 0
 
 
-@pytest.mark.parametrize(
-    ("argument", "values"),
-    [
-        ("noise_multiplier", {"noise_multiplier": -1.0}),
-        ("noise_multiplier", {"noise_multiplier": math.nan}),
-        ("sample_rate", {"sample_rate": 1.5}),
-        ("steps", {"steps": 0}),
-        ("delta", {"delta": 1.0}),
-    ],
-)
-def test_bad_arguments_are_named(argument: str, values: dict[str, float]) -> None:
-    arguments = {"noise_multiplier": 1.0, "sample_rate": 0.1, "steps": 10, "delta": 1e-5, **values}
-    with pytest.raises(ValueError, match=argument):
-        privacy.epsilon(**arguments)
+BAD: dict[str, tuple[object, ...]] = {
+    "noise_multiplier": (-1.0, math.nan, math.inf, "1", None),
+    "sample_rate": (1.5, 0.0, -0.1, math.nan),
+    "steps": (0, -1, 2.5, math.nan, True),
+    "delta": (1.0, 2.0, 0.0, -1e-5, math.nan),
+    "epsilon": (0.0, -1.0, math.nan, "8"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_bad_arguments_are_named(name: str, value: Any) -> None:
+    run = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5}
+    if name != "epsilon":
+        with pytest.raises(ValueError, match=name):
+            privacy.epsilon(**{"noise_multiplier": 1.0, **run, name: value})
+    if name != "noise_multiplier":
+        with pytest.raises(ValueError, match=name):
+            privacy.noise_multiplier(**{"epsilon": 8.0, **run, name: value})

@@ -1,0 +1,1 @@
+"""Methods that reference.py prices with; they share no code with ``privacy``."""
