@@ -4,42 +4,38 @@ The only file that imports opacus. The hooks fill `grad_sample` per image; clipp
 `PrivacyEngine` brings an accountant that hangs at the budgets of this project and noise in float32.
 """
 
+import copy
 import functools
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import final
 
 import torch
 from opacus.grad_sample import GradSampleModule, register_grad_sampler
 from torch import Tensor, nn
-from torch.nn import functional
 
+from clients.layer_gradients import of_centred, of_convolution, of_standardised
 from configs.sections import LossName
 from tasks import losses
 from tasks.models import ModelSpec, build, load_weights, normalise
-from tasks.models.layers import CentredConv2d
+from tasks.models.layers import CentredConv2d, StandardisedConv2d
 
 # Opacus' hooks start below the first layer: that no image asks for its own gradient is as it should be.
 HOOK_NOTE = "Full backward hook is firing when gradients are computed with respect to module outputs"
 warnings.filterwarnings("ignore", message=HOOK_NOTE)
 
-# Physical batches are fixed by the model's size, never by the machine: another size would add in another order.
+# Physical batches are fixed by the model and the images' size, never by the machine: another size would add in
+# another order. The limits: floats of per-image gradients, floats of layer outputs, and rows without clipping.
 PER_IMAGE_FLOATS = 2**26
+ACTIVATION_FLOATS = 2**28
 PLAIN_ROWS = 128
 
 
-@register_grad_sampler(CentredConv2d)
-def _centred_conv_gradients(
-    layer: CentredConv2d, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    """Per-image gradients of a centred convolution: those of the effective weight, centred."""
-    if len(backprops) == 0:
-        return {layer.weight: layer.weight.new_zeros((0, *layer.weight.shape))}
-    # torch's unfold honours strides, unlike opacus' own, so any memory layout is read rightly.
-    patches = functional.unfold(activations[0], kernel_size=3, padding=1)
-    gradient = torch.einsum("nop,nqp->noq", backprops.flatten(2), patches)
-    gradient = gradient - gradient.mean(dim=2, keepdim=True)
-    return {layer.weight: gradient.reshape(-1, *layer.weight.shape)}
+register_grad_sampler([nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d])(of_convolution)
+register_grad_sampler(CentredConv2d)(of_centred)
+register_grad_sampler(StandardisedConv2d)(of_standardised)
 
 
 @final
@@ -50,6 +46,8 @@ class GradientEngine:
     """
 
     def __init__(self, model: nn.Module, loss: LossName, device: str = "cpu") -> None:
+        self._blueprint = copy.deepcopy(model).to("meta")
+        self._measured: dict[tuple[int, ...], int] = {}
         self.model = model.to(device)
         self.model.train()
         self.device = device
@@ -82,43 +80,76 @@ class GradientEngine:
     def _split(self, vector: Tensor) -> tuple[Tensor, ...]:
         return torch.split(vector, [p.numel() for p in self.parameters])
 
-    def plain_sum(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum of the gradients of uint8 images (n, c, h, w), unclipped: float64 (size,)."""
-        total = torch.zeros(self.size, dtype=torch.float64)
+    @contextmanager
+    def without_hooks(self) -> Generator[None, None, None]:
+        """Make backward passes plain: no per-image gradients are computed inside."""
         self.hooked.disable_hooks()
-        for start in range(0, len(images), PLAIN_ROWS):
-            self._backward(images[start : start + PLAIN_ROWS], labels[start : start + PLAIN_ROWS])
-            total += torch.cat([_gradient(p).double().flatten().cpu() for p in self.parameters])
-        self.hooked.enable_hooks()
+        try:
+            yield
+        finally:
+            self.hooked.enable_hooks()
+
+    def plain_sum(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum of the gradients of uint8 images (n, c, ...), unclipped: float64 (size,)."""
+        total = torch.zeros(self.size, dtype=torch.float64)
+        rows = self._plain_rows(images)
+        with self.without_hooks():
+            for start in range(0, len(images), rows):
+                self._backward(images[start : start + rows], targets[start : start + rows])
+                total += torch.cat([_gradient(p).double().flatten().cpu() for p in self.parameters])
         self._clear()
         return total
 
-    def clipped_sum(self, images: Tensor, labels: Tensor, groups: Tensor, clipping_norm: float) -> Tensor:
+    def clipped_sum(self, images: Tensor, targets: Tensor, groups: Tensor, clipping_norm: float) -> Tensor:
         """Return the sum over units of the unit's gradient, clipped to `clipping_norm`: float64 (size,).
 
         Guarantee: adding or removing one unit (all its images and views) moves the sum by at most `clipping_norm`
         in Euclidean norm, up to float64 rounding.
         Assumes: no layer mixes images, and the hooks are right for every layer (see `clients.selfcheck`).
         Edge cases: an empty batch gives zeros; a unit whose gradient is not finite contributes nothing, since
-        whatever it contributed could not be bounded.
+        whatever it contributed could not be bounded; a unit of more images than fit is summed in pieces, then clipped.
 
         Args:
-            images: uint8 (n, c, h, w).
-            labels: int64 (n,).
+            images: uint8 (n, c, h, w) or (n, c, d, h, w).
+            targets: int64 (n,), or voxel classes (n, h, w) or (n, d, h, w).
             groups: int64 (n,), the unit of each row, ascending.
             clipping_norm: C > 0.
         """
         total = torch.zeros(self.size, dtype=torch.float64)
-        for part in _chunks(groups, max(1, PER_IMAGE_FLOATS // self.size)):
-            self._backward(images[part], labels[part])
-            total += self._clip(groups[part], clipping_norm)
+        for part in _chunks(groups, self._hooked_rows(images)):
+            if groups[part.start] == groups[part.stop - 1]:
+                # A unit alone in its physical batch needs no hooks: the batch's gradient is the unit's.
+                total += _clipped(self.plain_sum(images[part], targets[part]), clipping_norm)
+            else:
+                self._backward(images[part], targets[part])
+                total += self._clip(groups[part], clipping_norm)
         self._clear()
         return total
 
-    def _backward(self, images: Tensor, labels: Tensor) -> None:
+    def _plain_rows(self, images: Tensor) -> int:
+        return max(1, min(PLAIN_ROWS, ACTIVATION_FLOATS // self._activations(images)))
+
+    def _hooked_rows(self, images: Tensor) -> int:
+        return max(1, min(PER_IMAGE_FLOATS // self.size, ACTIVATION_FLOATS // self._activations(images)))
+
+    def _activations(self, images: Tensor) -> int:
+        """Return the floats of all layers' outputs for one image, found by a pass that computes nothing."""
+        shape = tuple(images.shape[1:])
+        if shape not in self._measured:
+            counts = [1]
+            layers = [layer for layer in self._blueprint.modules() if not list(layer.children())]
+            hooks = [layer.register_forward_hook(lambda _, __, out: counts.append(out.numel())) for layer in layers]
+            with torch.no_grad():
+                self._blueprint(torch.empty((1, *shape), device="meta"))
+            for hook in hooks:
+                hook.remove()
+            self._measured[shape] = sum(counts)
+        return self._measured[shape]
+
+    def _backward(self, images: Tensor, targets: Tensor) -> None:
         self._clear()
         inputs = normalise(images.to(self.device)).contiguous()
-        self.loss(self.hooked(inputs), labels.to(self.device)).sum().backward()
+        self.loss(self.hooked(inputs), targets.to(self.device)).sum().backward()
 
     def _clip(self, groups: Tensor, clipping_norm: float) -> Tensor:
         _, unit = torch.unique_consecutive(groups, return_inverse=True)
@@ -149,8 +180,16 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
+def _clipped(gradient: Tensor, clipping_norm: float) -> Tensor:
+    """Return a unit's gradient (size,) scaled to a norm of at most `clipping_norm`; zeros if it is not finite."""
+    norm = float(torch.linalg.vector_norm(gradient))
+    if not math.isfinite(norm):
+        return torch.zeros_like(gradient)
+    return gradient * min(1.0, clipping_norm / max(norm, 1e-300))
+
+
 def _chunks(groups: Tensor, rows: int) -> Iterator[slice]:
-    """Yield slices of about `rows` rows that never cut a unit."""
+    """Yield slices of at most `rows` rows that never cut a unit; a larger unit comes whole and alone."""
     if len(groups) == 0:
         return
     _, counts = torch.unique_consecutive(groups, return_counts=True)

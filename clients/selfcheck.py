@@ -14,24 +14,24 @@ from tasks.models import normalise
 TOLERANCE = 1e-4  # float32; a wrong gradient is off by about 1
 
 
-def check_clipped_sum(engine: GradientEngine, images: Tensor, labels: Tensor, clipping_norm: float) -> float:
+def check_clipped_sum(engine: GradientEngine, images: Tensor, targets: Tensor, clipping_norm: float) -> float:
     """Compare the engine's clipped sum with one-by-one autograd and return the relative error.
 
     Args:
         engine: loaded with the weights to check at.
-        images: uint8 (n, c, h, w), a few.
-        labels: int64 (n,).
+        images: uint8 (n, c, h, w) or (n, c, d, h, w), a few.
+        targets: int64 (n,), or voxel classes (n, h, w) or (n, d, h, w).
         clipping_norm: C; the check clips at the smaller of C and half of the median norm, so that both clipped and
             unclipped rows take part.
 
     Raises:
         RunStoppedError: if they differ by more than 1e-4 of the sum's norm.
     """
-    gradients = torch.stack([_one_by_one(engine, images[i], labels[i]) for i in range(len(images))])
+    gradients = torch.stack([_one_by_one(engine, images[i], targets[i]) for i in range(len(images))])
     norms = gradients.norm(dim=1)
     clip = min(clipping_norm, float(norms.median()) / 2) or clipping_norm
     expected = (gradients * torch.clamp(clip / norms.clamp(min=1e-300), max=1.0)[:, None]).sum(dim=0)
-    got = engine.clipped_sum(images, labels, torch.arange(len(images)), clip)
+    got = engine.clipped_sum(images, targets, torch.arange(len(images)), clip)
     error = float((got - expected).norm() / expected.norm().clamp(min=1e-300))
     if not error <= TOLERANCE:
         raise RunStoppedError(
@@ -41,12 +41,11 @@ def check_clipped_sum(engine: GradientEngine, images: Tensor, labels: Tensor, cl
     return error
 
 
-def _one_by_one(engine: GradientEngine, image: Tensor, label: Tensor) -> Tensor:
+def _one_by_one(engine: GradientEngine, image: Tensor, target: Tensor) -> Tensor:
     """Return one image's gradient by plain autograd without any hook: float64 (size,)."""
     model: nn.Module = engine.model
-    engine.hooked.disable_hooks()
-    output = model(normalise(image[None].contiguous().to(engine.device)))
-    value = engine.loss(output, label[None].to(engine.device)).sum()
-    found = torch.autograd.grad(value, engine.parameters, allow_unused=True, materialize_grads=True)
-    engine.hooked.enable_hooks()
+    with engine.without_hooks():
+        output = model(normalise(image[None].to(engine.device)).contiguous())
+        value = engine.loss(output, target[None].to(engine.device)).sum()
+        found = torch.autograd.grad(value, engine.parameters, allow_unused=True, materialize_grads=True)
     return torch.cat([part.double().flatten().cpu() for part in found])

@@ -7,12 +7,30 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import InputError
+from tasks.models.layers import CentredConv2d, StandardisedConv2d
 from tasks.models.resnet9 import ResNet9
+from tasks.models.scattering import ScatteringLinear
 from tasks.models.spec import ModelSpec, WideBlock
+from tasks.models.unet import UNet
+from tasks.models.wide_resnet import WideResNet
 
 # Fixed public constants: statistics of the hospitals' own images would leak outside the ledger.
 PIXEL_MEAN = 0.5
 PIXEL_STD = 0.25
+
+# Layers whose per-image gradients are tested against one-by-one autograd. Opacus looks a layer up by its exact type.
+TRAINABLE = frozenset(
+    {
+        nn.Linear,
+        nn.GroupNorm,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+        CentredConv2d,
+        StandardisedConv2d,
+    }
+)
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -46,7 +64,7 @@ class WideModule(nn.Module):
 
 @final
 class Wired(nn.Module):
-    """A model with a wide block wired to its logits as (+r, -r)."""
+    """A model with a wide block wired to its logits, or logit maps, as (+r, -r)."""
 
     def __init__(self, core: nn.Module, wide: WideModule, outputs: int) -> None:
         super().__init__()
@@ -55,18 +73,26 @@ class Wired(nn.Module):
         self.outputs = outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the core, shifted by the block."""
-        sign = torch.zeros(self.outputs)
+        """Return the logits of the core, (n, outputs, ...), shifted by the block."""
+        logits: Tensor = self.core(x)
+        sign = logits.new_zeros(self.outputs)
         sign[0] = 1.0
         if self.outputs > 1:
             sign[1] = -1.0
-        return self.core(x) + self.wide(x)[:, None] * sign
+        shift = self.wide(x)[:, None] * sign
+        return logits + shift.reshape(*shift.shape, *[1] * (logits.dim() - 2))
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """Build the model; parameters of the agreed architecture keep their names under `core.` if a block is wired."""
-    channels = spec.shape[0]
-    core = ResNet9(channels, spec.outputs, spec.width)
+    """Build the model; parameters of the agreed architecture keep their names under `core.` if a block is wired.
+
+    Raises:
+        InputError: the specification is none that can be built.
+    """
+    problem = spec.problem()
+    if problem is not None:
+        raise InputError(f"the model cannot be built: {problem}.")
+    core = _core(spec)
     check_per_image(core)
     if spec.block is None:
         return core
@@ -74,19 +100,51 @@ def build(spec: ModelSpec) -> nn.Module:
     return Wired(core, WideModule(spec.block, dimension), spec.outputs)
 
 
+def _core(spec: ModelSpec) -> nn.Module:
+    channels, *sides = spec.shape
+    match spec.kind:
+        case "resnet9":
+            return ResNet9(channels, spec.outputs, spec.width)
+        case "wide_resnet":
+            return WideResNet(channels, spec.outputs, spec.width)
+        case "scattering":
+            return ScatteringLinear((channels, sides[0], sides[1]), spec.outputs)
+        case "unet":
+            return UNet(channels, spec.outputs, spec.width, len(sides))
+
+
 def check_per_image(model: nn.Module) -> None:
-    """Refuse layers that mix images or work in place: their per-image gradients would be wrong.
+    """Refuse layers that mix images, work in place, or train in a way whose per-image gradients are not tested.
 
     Raises:
         InputError: naming the layer.
     """
     for name, layer in model.named_modules():
-        if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.SyncBatchNorm)):  # pyright: ignore[reportPrivateUsage]
-            raise InputError(f"model layer '{name}' is a BatchNorm: it mixes images; use GroupNorm.")
-        if getattr(layer, "inplace", False):
-            raise InputError(
-                f"model layer '{name}' works in place, which breaks per-image gradients; set inplace=False."
-            )
+        problem = _mixes_images(layer) or _is_untested(layer)
+        if problem is not None:
+            raise InputError(f"model layer '{name}' {problem}.")
+
+
+def _mixes_images(layer: nn.Module) -> str | None:
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+        return "is a BatchNorm: it mixes images; use GroupNorm"
+    if getattr(layer, "track_running_stats", False):
+        return "keeps running statistics of the images; set track_running_stats=False"
+    if getattr(layer, "inplace", False):
+        return "works in place, which breaks per-image gradients; set inplace=False"
+    return None
+
+
+def _is_untested(layer: nn.Module) -> str | None:
+    trained = {name for name, value in layer.named_parameters(recurse=False) if value.requires_grad}
+    if not trained:
+        return None
+    kind = type(layer).__name__
+    if type(layer) not in TRAINABLE or not trained <= {"weight", "bias"}:
+        return f"is a {kind} with parameters ({', '.join(sorted(trained))}) whose per-image gradients are not tested"
+    if getattr(layer, "padding_mode", "zeros") != "zeros" or isinstance(getattr(layer, "padding", 0), str):
+        return f"is a {kind} with padding other than a number of zeros: its per-image gradients are not tested"
+    return None
 
 
 def initial_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
