@@ -1,6 +1,7 @@
 """Reconstruction bounds against sorted brute force, convolutions on a grid, and the design's figures."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,13 +58,13 @@ def convolved(s: float, q: float, t: int, prior: float, threat: Threat) -> float
     h = (abs(means[1] - means[0]) + 24 * spread + np.ptp(loss)) / count
     first = np.floor(loss / h).astype(np.int64)
     part = loss / h - first
-    powers: list[Array] = []
-    start = round(min(means) / h) - int(12 * spread / h)
+    tails: list[Array] = []
+    start = round(float(min(means)) / h) - int(12 * spread / h)
     for law in (without, with_record):
         mass = np.bincount(first % count, law * (1 - part), count) + np.bincount((first + 1) % count, law * part, count)
         total = np.fft.irfft(np.fft.rfft(mass) ** t, count)
-        powers.append(np.cumsum(np.roll(total, -start)[::-1]))
-    return float(np.interp(prior, *powers))
+        tails.append(np.cumsum(np.roll(total, -start)[::-1]))
+    return float(np.interp(prior, tails[0], tails[1]))
 
 
 @BOTH
@@ -98,6 +99,6 @@ def test_the_settings_of_the_paper(q: float, t: int, n: int, threat: Threat, exp
         def excess(s: float, budget: int = budget) -> float:
             return opacus_epsilon((privacy.Spend(s, q, t),), delta=8e-7) - budget
 
-        s = float(brentq(excess, 0.3, 100.0))
+        s: Any = brentq(excess, 0.3, 100.0)
         digits = 0.5 * 10.0 ** (np.floor(np.log10(value)) - (2 if value > 0.1 else 1)) / value
         assert bound(s, q, t, 1 / n, threat) == pytest.approx(value, rel=max(digits, 2e-3) * 1.01)

@@ -84,5 +84,6 @@ def test_bad_arguments_are_named(name: str, value: object) -> None:
         "prior": 0.1,
         "threat": "worst_case",
     }
+    good[name] = value
     with pytest.raises(ValueError, match=name):
-        privacy.reconstruction_bound(**{**good, name: value})
+        privacy.reconstruction_bound(**good)

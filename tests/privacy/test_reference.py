@@ -71,7 +71,7 @@ def test_full_participation_is_the_closed_form(s: float, t: int, delta: float) -
     with mp.workdps(60):
         mu = mp.sqrt(t) / mp.mpf(s)
 
-        def closed(e: float) -> mp.mpf:
+        def closed(e: Any) -> Any:
             return mp.ncdf(mu / 2 - e / mu) - mp.exp(e) * mp.ncdf(-mu / 2 - e / mu)
 
         assert closed(mp.mpf(found.upper)) <= delta <= closed(mp.mpf(found.lower)) or found.upper == 0.0
@@ -120,7 +120,7 @@ BAD: dict[str, tuple[object, ...]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
 def test_bad_arguments_are_named(name: str, value: Any) -> None:
-    run = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5}
+    run: dict[str, Any] = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5}
     if name != "epsilon":
         with pytest.raises(ValueError, match=name):
             privacy.epsilon(**{"noise_multiplier": 1.0, **run, name: value})
