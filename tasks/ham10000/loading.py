@@ -17,16 +17,23 @@ EVERY = 10  # one lesion in ten is test, one in ten of the others validation
 Rows = NDArray[np.int64]
 
 
-def load_splits(root: Path, *, size: int, classes: int, split_seed: int) -> Splits:
+def load_splits(root: Path, *, size: int, classes: int, split_seed: int, skip: bool = False) -> Splits:
     """Read HAM10000 under `root` and split it; about 8082, 920 and 1013 images of the whole dataset.
 
     The split is a pure function of the metadata and `split_seed`. Lesions that span two sites stay whole.
 
+    Args:
+        root: the dataset's folder.
+        size: side of the images in pixels.
+        classes: 2 or 7.
+        split_seed: of the split.
+        skip: leave out and note what is missing or damaged, instead of stopping.
+
     Raises:
         InputError: naming the file that is missing or wrong.
     """
-    metadata = read_metadata(root)
-    images = load_images(metadata, size)
+    metadata = read_metadata(root, skip=skip)
+    images, damaged = load_images(metadata, size, skip=skip)
     rows = np.arange(len(metadata.images), dtype=np.int64)
     labels = labels_of(metadata.diagnoses, classes)
     records = Records(
@@ -39,7 +46,11 @@ def load_splits(root: Path, *, size: int, classes: int, split_seed: int) -> Spli
         groups={**metadata.groups, "diagnosis": metadata.diagnoses},
     )
     train, validation, test = split_rows(metadata, split_seed)
-    return Splits(records.take(train), records.take(validation), records.take(test), metadata.fingerprint)
+    whole = np.ones(len(rows), dtype=np.bool_)
+    whole[list(damaged)] = False
+    parts = [records.take(part[whole[part]]) for part in (train, validation, test)]
+    notes = (*metadata.notes, *(damaged[row] for row in sorted(damaged)))
+    return Splits(*parts, metadata.fingerprint, notes)
 
 
 def labels_of(diagnoses: NDArray[np.str_], classes: int) -> NDArray[np.int64]:

@@ -34,6 +34,7 @@ class Metadata:
         paths: n image files.
         fingerprint: sha256 over the metadata's bytes and the image files' names and sizes. It is cheap: no
             image is read, so two files of one name and size count as equal.
+        notes: what was left out, and why.
     """
 
     images: NDArray[np.str_]
@@ -43,12 +44,17 @@ class Metadata:
     groups: dict[str, NDArray[np.str_]]
     paths: tuple[Path, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
-def read_metadata(root: Path) -> Metadata:
+def read_metadata(root: Path, *, skip: bool = False) -> Metadata:
     """Read the metadata file under `root` and find its images.
 
     Gaps in age, sex and localisation (57 ages are missing) do no harm: nothing is trained on them.
+
+    Args:
+        root: the dataset's folder.
+        skip: leave out rows whose image is missing and note them, instead of stopping.
 
     Raises:
         InputError: naming the folder, metadata file, column, diagnosis or image that is missing or wrong.
@@ -68,7 +74,8 @@ def read_metadata(root: Path) -> Metadata:
     _check(table, file)
     table = table.sort_values("image_id", ignore_index=True)
     found = _image_files(root)
-    paths, sizes = _paths_of(table, found, root)
+    table, notes = _with_images(table, found, root, skip)
+    paths, sizes = _paths_of(table, found)
     digest = hashlib.sha256(content)
     for path, size in zip(paths, sizes, strict=True):
         digest.update(f"\n{path.name}\t{size}".encode())
@@ -76,7 +83,7 @@ def read_metadata(root: Path) -> Metadata:
         np.array(table[name].tolist(), dtype=np.str_) for name in ("image_id", "lesion_id", "dx", "dataset")
     )
     sites = np.where(sites == "", UNKNOWN_SITE, sites)
-    return Metadata(images, lesions, diagnoses, sites, _groups(table), paths, digest.hexdigest())
+    return Metadata(images, lesions, diagnoses, sites, _groups(table), paths, digest.hexdigest(), notes)
 
 
 def _groups(table: pd.DataFrame) -> dict[str, NDArray[np.str_]]:
@@ -152,14 +159,23 @@ def _image_files(root: Path) -> dict[str, os.DirEntry[str]]:
     return found
 
 
-def _paths_of(
-    table: pd.DataFrame, found: dict[str, os.DirEntry[str]], root: Path
-) -> tuple[tuple[Path, ...], list[int]]:
+def _with_images(
+    table: pd.DataFrame, found: dict[str, os.DirEntry[str]], root: Path, skip: bool
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     names: list[str] = table["image_id"].tolist()
     missing = [name for name in names if name not in found]
-    if missing:
+    if not missing:
+        return table, ()
+    many = f"{len(missing)} of {len(names)} images are missing"
+    if not skip or len(missing) == len(names):
         raise InputError(
             f"task.root: image '{missing[0]}.jpg' is in none of {', '.join(FOLDERS)} under {root} "
-            f"({len(missing)} of {len(names)} images are missing); download the image folders again."
+            f"({many}); download the image folders again."
         )
+    few = ", ".join(f"{name}.jpg" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return table.loc[~table["image_id"].isin(missing)].reset_index(drop=True), (f"{many}: {few}",)
+
+
+def _paths_of(table: pd.DataFrame, found: dict[str, os.DirEntry[str]]) -> tuple[tuple[Path, ...], list[int]]:
+    names: list[str] = table["image_id"].tolist()
     return tuple(Path(found[name].path) for name in names), [found[name].stat().st_size for name in names]

@@ -30,7 +30,13 @@ def ham10000_task(settings: TaskSettings, phantom_seed: int = 0) -> Task:
 
     def load() -> Splits:
         root = phantom_root(settings, phantom_seed) if given == PHANTOM else Path(given)
-        return load_splits(root, size=settings.image_size, classes=classes, split_seed=settings.split_seed)
+        return load_splits(
+            root,
+            size=settings.image_size,
+            classes=classes,
+            split_seed=settings.split_seed,
+            skip=settings.damaged == "skip",
+        )
 
     return Task(
         name="ham10000",

@@ -10,6 +10,7 @@ from PIL import Image
 from configs.errors import InputError
 from tasks.ham10000 import images
 from tasks.ham10000.images import decode, load_images
+from tasks.ham10000.loading import load_splits
 from tasks.ham10000.metadata import read_metadata
 from tests.tasks.conftest import Writer
 
@@ -22,14 +23,15 @@ def reference(path: Path, size: int) -> np.ndarray:
 
 def test_cached_pixels_equal_an_independent_reading(write: Writer, own_cache: Path) -> None:
     metadata = read_metadata(write())
-    array = load_images(metadata, 16)
+    array, damaged = load_images(metadata, 16)
+    assert damaged == {}
     assert array.shape == (4, 3, 16, 16)
     assert array.dtype == np.uint8
     assert array.flags.c_contiguous
     assert not array.flags.writeable
     for image, path in zip(array, metadata.paths, strict=True):
         np.testing.assert_array_equal(image, reference(path, 16))
-    np.testing.assert_array_equal(array, load_images(metadata, 16))
+    np.testing.assert_array_equal(array, load_images(metadata, 16)[0])
     assert len(list(own_cache.iterdir())) == 1
 
 
@@ -107,15 +109,15 @@ def test_an_interrupted_build_leaves_nothing(write: Writer, own_cache: Path, mon
         with pytest.raises(KeyboardInterrupt):
             load_images(metadata, 16)
     assert list(own_cache.iterdir()) == []
-    assert load_images(metadata, 16).shape[0] == 4
+    assert load_images(metadata, 16)[0].shape[0] == 4
 
 
 def test_a_damaged_cache_is_built_again(write: Writer, own_cache: Path) -> None:
     metadata = read_metadata(write())
-    whole = np.array(load_images(metadata, 16))
+    whole = np.array(load_images(metadata, 16)[0])
     (file,) = own_cache.iterdir()
     file.write_bytes(file.read_bytes()[:200])
-    np.testing.assert_array_equal(load_images(metadata, 16), whole)
+    np.testing.assert_array_equal(load_images(metadata, 16)[0], whole)
 
 
 def test_a_cache_that_cannot_be_written(write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +160,24 @@ def test_two_processes_build_at_once(own_cache: Path) -> None:
 
 def test_real_images(data: Path) -> None:
     metadata = read_metadata(data / "ham10000_fullsize")
-    array = load_images(metadata, 32)
+    array, _ = load_images(metadata, 32)
     assert array.shape == (55, 3, 32, 32)
     for k in (0, 20, 54):
         np.testing.assert_array_equal(array[k], reference(metadata.paths[k], 32))
+
+
+def test_skip_leaves_out_and_names_what_is_missing_or_damaged(write: Writer, own_cache: Path) -> None:
+    root = write()
+    truncated(root / "HAM10000_images" / "ISIC_3.jpg")
+    (root / "HAM10000_images" / "ISIC_2.jpg").unlink()
+    with pytest.raises(InputError, match=r"ISIC_2\.jpg"):
+        read_metadata(root)
+    for _ in range(2):  # decoded, then read back from the cache
+        splits = load_splits(root, size=16, classes=7, split_seed=0, skip=True)
+        kept = [*splits.train.ids, *splits.validation.ids, *splits.test.ids]
+        assert sorted(kept) == ["ISIC_1", "ISIC_4"]
+        assert len(splits.notes) == 2
+        assert "ISIC_2.jpg" in splits.notes[0]
+        assert "ISIC_3.jpg" in splits.notes[1]
+    with pytest.raises(InputError, match=r"ISIC_3\.jpg"):  # what was skipped once still stops a strict run
+        load_images(read_metadata(root, skip=True), 16)
