@@ -3,7 +3,7 @@
 Imports numpy and scipy and nothing else of fedward, so that it can be read, tested and trusted by itself.
 """
 
-from privacy.accounting import Epsilon, compose, epsilon
+from privacy.accounting import Epsilon, compose, epsilon, unit_epsilon
 from privacy.calibration import noise_multiplier
 from privacy.ledger import Ledger, LedgerEntry, LedgerError, RepeatedRoundError
 from privacy.no_prior import NoPriorBound, no_prior_bound
@@ -24,4 +24,5 @@ __all__ = [
     "no_prior_bound",
     "noise_multiplier",
     "reconstruction_bound",
+    "unit_epsilon",
 ]

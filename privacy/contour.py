@@ -29,11 +29,13 @@ _WORK = 3e7  # frequencies times nodes in one octave: about a tenth of a second
 class Parts:
     """A history: (loss of a step, how many such steps), and the direction of adjacency.
 
-    ``sign`` is 1 where the record is removed (tilt e^((1 + s) l)), -1 where it is added (tilt e^(-s l)).
+    ``sign`` is 1 where the record is removed (tilt e^((1 + s) l)), -1 where it is added (tilt e^(-s l));
+    ``effort`` multiplies the work that an octave may take.
     """
 
     steps: tuple[tuple[StepLoss, int], ...]
     sign: int = 1
+    effort: int = 1
 
     def tilted(self, c: float, *, frequency: float = 0.0) -> list[tuple[TiltedLoss, int]]:
         """Tilted losses of every kind of step at exponent c, with multiplicity."""
@@ -90,8 +92,8 @@ class Contour:
         """
         spacing = max(self._spacing, min(2.0 * self._spacing, 2.0 * math.pi / least_period))
         tilted = self._parts.tilted(self.c, frequency=2.0 * self._top)
-        nodes = sum(len(part.loss) for part, _ in tilted)
-        if 1.5 * self._top / spacing > min(_MOST, _WORK / nodes):
+        nodes, effort = sum(len(part.loss) for part, _ in tilted), self._parts.effort
+        if 1.5 * self._top / spacing > min(min(effort, 8) * _MOST, effort * _WORK / nodes):
             return False
         top, self._top, self._spacing = self._top, 2.0 * self._top, spacing
         start = self._spacing * math.floor(0.5 * top / self._spacing)

@@ -185,11 +185,16 @@ def _line(parts: Parts, c: float, stretch: float, upper: float, length: float) -
 def resolve(parts: Parts, c: float, stretch: float, length: float) -> tuple[float, float]:
     """Return the highest frequencies of a first and a longer first stretch, times ``stretch``.
 
-    The first resolves the total loss, and the gaps between numbers of participations where they are apart;
-    the longer one the widths of single participations too. At most ``_MOST`` spacings: octaves do the rest.
+    The first resolves the total loss, and the gaps between numbers of participations where they are apart
+    and not blurred; the longer one the widths of single participations too. At most ``_MOST`` spacings: octaves do
+    the rest.
     """
     spacing = 2.0 * math.pi / length
-    total = max(40.0 / math.sqrt(parts.cumulants(c)[2]), *(30.0 / step.gap for step, _ in parts.steps))
+    apart = max(30.0 / step.gap for step, _ in parts.steps)
+    if parts.sign > 0:
+        # Twice, since ``Contour.decayed`` looks at the upper half.
+        apart = min(apart, *(2.2 * step.blurred(1.0 + c, count) for step, count in parts.steps))
+    total = max(40.0 / math.sqrt(parts.cumulants(c)[2]), apart)
     single = max(24.0 / step.width for step, _ in parts.steps)
     short = stretch * min(total, _MOST * spacing)
     long = stretch * min(max(total, single, _LEAST * spacing), _MOST * spacing)

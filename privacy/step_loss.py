@@ -81,6 +81,10 @@ class StepLoss(ABC):
     def gap(self) -> float:
         """Distance of the branches where they are apart; inf where they overlap."""
 
+    def blurred(self, a: float, steps: int) -> float:
+        """Frequency beyond which ``steps`` steps' losses, tilted by e^(a l), have no structure; inf if unknown."""
+        return math.inf
+
 
 @final
 class SubsampledGaussian(StepLoss):
