@@ -11,7 +11,6 @@ batches of 256: the first decodes, the second reads the store.
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -47,8 +46,14 @@ def stage(name: str, root: Path, size: int) -> dict[str, object]:
         row["images"] = len(splits.train)
         if name.endswith("epoch"):
             row["images_per_second"] = round(len(splits.train) / (time.perf_counter() - start))
-    row["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    row["peak_rss_mb"] = peak_megabytes()
     return row
+
+
+def peak_megabytes() -> int:
+    """Return this process's largest resident memory; Linux: getrusage would count the parent's before `exec`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
 def measure(folder: Path, images: int, size: int) -> list[dict[str, object]]:

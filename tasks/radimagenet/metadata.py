@@ -140,7 +140,7 @@ def _digest_of(file: Path) -> bytes:
 
 def _load(target: Path, home: Path, key: str) -> Index | None:
     try:
-        with np.load(target, allow_pickle=False) as kept:
+        with target.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             remarks = tuple(json.loads(str(kept["remarks"])))
             return Index(home, kept["labels"], kept["names"], kept["parts"], key, remarks)
     except Exception:  # absent, or damaged in any of a zip's ways: it is only a cache
