@@ -196,12 +196,15 @@ class Ledger:
         chosen = (e.spend for e in self._entries if run is None or e.run == run)
         return sum(spend.steps for spend in chosen if spend is not None)
 
-    def price(self, delta: float) -> Epsilon:
-        """Price the whole history at ``delta``; inf, method ``none``, once anything left unprotected."""
+    def price(self, delta: float, records: int = 1) -> Epsilon:
+        """Price the whole history at ``delta``; inf, method ``none``, once anything left unprotected.
+
+        ``records`` above 1 prices a unit of so many images, each drawn and clipped by itself.
+        """
         if any(entry.spend is None for entry in self._entries):
             checks.probability(delta)
             return Epsilon(math.inf, math.inf, math.inf, "none", math.inf)
-        return compose(self.spends(), delta=delta)
+        return compose(self.spends(), delta=delta, records=records)
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[BinaryIO, None, None]:

@@ -12,6 +12,12 @@ from simulation.cli_options import Json, print_json
 
 Delta = Annotated[float, typer.Option(help="delta in (0, 1)")]
 Rate = Annotated[float, typer.Option(help="probability that a record is drawn in a step")]
+Records = Annotated[
+    int,
+    typer.Option(
+        "--records-per-unit", min=1, help="Price a lesion, scan or patient of so many images, drawn one by one."
+    ),
+]
 Steps = Annotated[int, typer.Option(help="number of noisy steps")]
 
 
@@ -36,11 +42,14 @@ def epsilon(
     sample_rate: Rate,
     steps: Steps,
     delta: Delta,
+    records: Records = 1,
     as_json: Json = False,
 ) -> None:
-    """Price DP-SGD: the epsilon of so many Poisson-subsampled Gaussian steps, add/remove one record."""
+    """Price DP-SGD: the epsilon of so many Poisson-subsampled Gaussian steps, add/remove one record (or unit)."""
     try:
-        price = privacy.epsilon(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta)
+        price = privacy.unit_epsilon(
+            noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, records=records
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     print_json(as_content(price))
@@ -64,6 +73,7 @@ def noise(
 def ledger(
     files: Annotated[list[Path], typer.Argument(help="Ledger files of one patient's hospitals or runs.")],
     delta: Annotated[float, typer.Option(help="delta in (0, 1)")] = 1e-5,
+    records: Records = 1,
     as_json: Json = False,
 ) -> None:
     """Check the chain of ledgers and price them together: what somebody in all of them has spent."""
@@ -81,5 +91,8 @@ def ledger(
         spends += [s for s in own if s is not None]
         unprotected += sum(s is None for s in own)
         rows.append({"file": str(path), "releases": len(own), "unprotected": sum(s is None for s in own)})
-    price = None if unprotected else as_content(privacy.compose(spends, delta=delta))
+    try:
+        price = None if unprotected else as_content(privacy.compose(spends, delta=delta, records=records))
+    except ValueError as error:
+        raise InputError(str(error)) from error
     print_json({"ledgers": rows, "delta": delta, "epsilon": price})

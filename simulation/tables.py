@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clients.site import ledger_file
-from privacy import Ledger
+from privacy import Epsilon, Ledger
 from server.events import read_events
 from simulation.evaluation import names_of
 from simulation.folder import RunFolder
@@ -59,7 +59,8 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
         path = ledger_file(folder.ledgers, name)
         ledger = Ledger.open(path)
         price = ledger.price(settings.delta) if plan.claims and ledger.entries else None
-        claimed = price is not None and np.isfinite(price.upper)
+        several = largest_unit(setup, name)
+        whole = ledger.price(settings.delta, several) if price is not None and several > 1 else None
         rows.append(
             {
                 "name": name,
@@ -72,21 +73,34 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
                 "steps": ledger.steps(),
                 "releases": len(ledger.entries),
                 "delta": settings.delta if plan.claims else None,
-                "epsilon": {
-                    "lower": price.lower,
-                    "estimate": price.estimate,
-                    "upper": price.upper,
-                    "method": price.method,
-                }
-                if price is not None and claimed
-                else None,
+                "epsilon": _claim(price),
                 "epsilon_opacus_rdp": _number(price.opacus_rdp) if price is not None else None,
+                "larger_unit": setup.task.unit if several > 1 else None,
+                "images_in_larger_unit": several if several > 1 else None,
+                "epsilon_larger_unit": _claim(whole),
                 "metrics": utility_after(table, metrics, last, name) or None,
                 "declined": declined.get(name, 0),
                 "ledger": str(path.relative_to(folder.path)),
             }
         )
     return rows
+
+
+def largest_unit(setup: Setup, hospital: str) -> int:
+    """Return how many images the largest lesion or scan of a hospital has, where images are drawn one by one; else 1.
+
+    Somebody with so many images in the data pays more than the price of one image.
+    """
+    if setup.experiment.unit != "image":
+        return 1
+    records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
+    return max((len(rows) for rows in records.unit_rows()), default=1)
+
+
+def _claim(price: Epsilon | None) -> dict[str, Any] | None:
+    if price is None or not np.isfinite(price.upper):
+        return None
+    return {"lower": price.lower, "estimate": price.estimate, "upper": price.upper, "method": price.method}
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:

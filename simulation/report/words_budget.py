@@ -39,9 +39,22 @@ def protection_words(summary: Summary) -> tuple[str, ...]:
         words.append(_claim(claimed, unit))
         if max(h["epsilon"]["upper"] for h in claimed) >= EMPTY_ABOVE:
             words.append(NO_FORMAL_SAFETY)
+    words += _larger_units(claimed, unit)
     if silent:
         words.append(f"For {listed(silent)} no epsilon is claimed.")
     return tuple(words)
+
+
+def _larger_units(claimed: list[Summary], unit: str) -> list[str]:
+    """Say what somebody with several images pays, where images were drawn and clipped one by one."""
+    found = [h for h in claimed if h.get("epsilon_larger_unit")]
+    if not found:
+        return []
+    most = max(found, key=lambda h: float(h["epsilon_larger_unit"]["upper"]))
+    return [
+        f"That is the price of one {unit}. A {most['larger_unit']} of {most['images_in_larger_unit']} images, the "
+        f"largest at {most['name']}, pays {significant(most['epsilon_larger_unit']['upper'])}."
+    ]
 
 
 def highest_epsilon(summary: Summary) -> float | None:
