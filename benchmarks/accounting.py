@@ -1,118 +1,102 @@
 """Error and time of accountants on one grid: fedward, opacus (rdp, prv, gdp) and dp-accounting (rdp, pld).
 
-    python benchmarks/accounting.py [--json] [--quick] [--limit 20]
+    python benchmarks/accounting.py [--json] [--all] [--limit 5]
 
-The reference is the closed form in high precision where there is one (mpmath: one step, full participation, the
-participation mixture at tiny noise), else a fine privacy loss distribution computed beforehand. `error` is relative;
-`failed` says that no finite answer came within the time limit, that it is off by more than a tenth, or that it is
-below the truth by more than 1e-4 (a bound that does not hold).
+Truth is tests/privacy/reference.csv (see benchmarks/reference.py), every fifth row unless ``--all``. All accountants
+run with default settings, each answer in a process of its own that is killed at the limit. `error` is relative. An answer fails where there is none (too slow, an exception, not finite), where it is loose (above the truth by
+more than 1e-2), or where it UNDERSTATES (below it by more than 1e-4: not a bound).
 """
 
 import argparse
+import contextlib
+import csv
 import json
 import math
 import multiprocessing
+import os
+import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, final
 
-DELTA = 1e-5
-# noise multiplier, sample rate, steps, epsilon at delta 1e-5, where it is from
-GRID: list[tuple[float, float, int, float | None, str]] = [
-    (4.0, 1.0, 100, None, "analytic Gaussian"),
-    (0.01, 1.0, 100, None, "analytic Gaussian"),
-    (1.0, 0.0041, 1, None, "one step"),
-    (0.05, 0.25, 1, None, "one step"),
-    (1.0, 0.02, 7, 0.70130375, "loss distribution"),
-    (1.0, 0.0284, 528, 4.15569232, "loss distribution"),
-    (0.5, 0.0284, 528, 24.3005434, "loss distribution"),
-    (5.0, 0.073, 1368, 2.21689840, "loss distribution"),
-    (1e-2, 0.073, 1368, None, "mixture"),
-    (1e-4, 0.2534, 300, None, "mixture"),
-    (1e-3, 0.0041, 12200, None, "mixture"),
-    (1e-6, 0.0284, 528, None, "mixture"),
-]
+REFERENCE = Path(__file__).parent.parent / "tests" / "privacy" / "reference.csv"
+LOOSE, UNDERSTATED = 1e-2, -1e-4
 
 
-def reference(s: float, q: float, t: int, kind: str) -> float:
-    """Return epsilon by bisection of delta in 60 digits."""
-    import mpmath as mp
+@final
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is priced, and its true epsilon."""
 
-    mp.mp.dps = 60
-    noise, rate, target = mp.mpf(s), mp.mpf(q), mp.mpf(DELTA)
-    half = 1 / (2 * noise**2)
-
-    def gaussian(e, mean, deviation):
-        z = (mean - e) / deviation
-        return mp.ncdf(z) - mp.exp(e - mean + deviation**2 / 2) * mp.ncdf(z - deviation)
-
-    if kind == "one step":
-
-        def delta(e):
-            inner = mp.log1p(mp.expm1(e) / rate)
-            return rate * gaussian(inner, half, 1 / noise)
-    elif kind == "analytic Gaussian":
-
-        def delta(e):
-            return gaussian(e, t * half, mp.sqrt(t) / noise)
-    else:
-        middle, reach = q * t, 9 * math.sqrt(q * t) + 30
-        window = range(max(0, int(middle - reach)), min(t, int(middle + reach)))
-        weights = [(k, mp.binomial(t, k) * rate**k * (1 - rate) ** (t - k)) for k in window if k]
-
-        def delta(e):
-            means = ((w, k * half + k * mp.log(rate) + (t - k) * mp.log(1 - rate), k) for k, w in weights)
-            return mp.fsum(
-                w * gaussian(e, mean, mp.sqrt(k) / noise) for w, mean, k in means if mean + 40 * mp.sqrt(k) / noise > e
-            )
-
-    low, high = mp.mpf(0), t * half + 40 * mp.sqrt(t) / noise
-    for _ in range(100):
-        centre = (low + high) / 2
-        low, high = (centre, high) if delta(centre) > target else (low, centre)
-    return float(high)
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    delta: float
+    truth: float
 
 
-def fedward(s: float, q: float, t: int) -> float:
+@final
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one accountant said about one run; ``error`` is relative, ``failed`` empty where the answer is good."""
+
+    run: Run
+    accountant: str
+    epsilon: float | None
+    error: float | None
+    seconds: float
+    failed: str
+
+
+Accountant = Callable[[Run], float]
+
+
+def fedward(run: Run) -> float:
     """Return fedward's upper bound."""
     import privacy
 
-    return privacy.epsilon(noise_multiplier=s, sample_rate=q, steps=t, delta=DELTA).upper
+    found = privacy.epsilon(
+        noise_multiplier=run.noise_multiplier, sample_rate=run.sample_rate, steps=run.steps, delta=run.delta
+    )
+    return found.upper
 
 
-def opacus(kind: str) -> Callable[[float, float, int], float]:
+def opacus(kind: str) -> Accountant:
     """Return opacus' accountant of a kind: rdp, prv or gdp."""
 
-    def price(s: float, q: float, t: int) -> float:
+    def price(run: Run) -> float:
         from opacus.accountants import create_accountant
 
-        accountant = create_accountant(kind)
-        accountant.history = [(s, q, t)]
-        return float(accountant.get_epsilon(DELTA))
+        accountant: Any = create_accountant(kind)
+        accountant.history = [(run.noise_multiplier, run.sample_rate, run.steps)]
+        return float(accountant.get_epsilon(run.delta))
 
     return price
 
 
-def dp_accounting(kind: str) -> Callable[[float, float, int], float]:
-    """Return dp-accounting's accountant of a kind: rdp or pld, with its default settings."""
+def dp_accounting(kind: str) -> Accountant:
+    """Return dp-accounting's accountant of a kind: rdp or pld."""
 
-    def price(s: float, q: float, t: int) -> float:
+    def price(run: Run) -> float:
         from dp_accounting import dp_event
         from dp_accounting.pld import PLDAccountant
         from dp_accounting.rdp import RdpAccountant
 
-        accountant = RdpAccountant() if kind == "rdp" else PLDAccountant()
-        step: dp_event.DpEvent = dp_event.GaussianDpEvent(s)
-        if q < 1:
-            step = dp_event.PoissonSampledDpEvent(q, step)
-        accountant.compose(dp_event.SelfComposedDpEvent(step, t))
-        return float(accountant.get_epsilon(DELTA))
+        accountant: Any = RdpAccountant() if kind == "rdp" else PLDAccountant()
+        step: Any = dp_event.GaussianDpEvent(run.noise_multiplier)
+        if run.sample_rate < 1:
+            step = dp_event.PoissonSampledDpEvent(run.sample_rate, step)
+        accountant.compose(dp_event.SelfComposedDpEvent(step, run.steps))
+        return float(accountant.get_epsilon(run.delta))
 
     return price
 
 
-ACCOUNTANTS: dict[str, Callable[[float, float, int], float]] = {
+ACCOUNTANTS: dict[str, Accountant] = {
     "fedward": fedward,
     "opacus rdp": opacus("rdp"),
     "opacus prv": opacus("prv"),
@@ -122,84 +106,122 @@ ACCOUNTANTS: dict[str, Callable[[float, float, int], float]] = {
 }
 
 
-def _serve(pipe: Connection, name: str, arguments: tuple[float, float, int]) -> None:
-    warnings.simplefilter("ignore")
-    try:
-        # Imports are not what is timed.
-        import numpy as np
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Silence warnings, absl's log, and what native code prints."""
+    import numpy as np
+    from absl import logging
 
-        np.seterr(all="ignore")
-        ACCOUNTANTS[name](1.0, 0.5, 2)
+    logging.set_verbosity(logging.FATAL)
+    with open(os.devnull, "w") as sink, warnings.catch_warnings(), np.errstate(all="ignore"):  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            yield
+
+
+def _serve(pipe: Connection, name: str, run: Run) -> None:
+    with quiet():
         start = time.perf_counter()
-        value = ACCOUNTANTS[name](*arguments)
-        pipe.send((value, time.perf_counter() - start, ""))
-    except Exception as error:
-        pipe.send((math.nan, 0.0, type(error).__name__))
+        try:
+            pipe.send((ACCOUNTANTS[name](run), time.perf_counter() - start, ""))
+        except Exception as error:  # whatever a competitor raises is its answer
+            pipe.send((math.nan, time.perf_counter() - start, type(error).__name__))
 
 
-def ask(name: str, arguments: tuple[float, float, int], limit: float) -> tuple[float, float, str]:
-    """Return (epsilon, seconds, what went wrong) from a process of its own."""
-    here, there = multiprocessing.Pipe()
-    worker = multiprocessing.Process(target=_serve, args=(there, name, arguments))
+def ask(name: str, run: Run, limit: float) -> Answer:
+    """Ask an accountant in a process of its own, which inherits the imports and is killed at the limit."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    worker = context.Process(target=_serve, args=(there, name, run), daemon=True)
     worker.start()
-    found = here.recv() if here.poll(limit) else (math.nan, limit, "too slow")
+    there.close()
+    try:
+        found = here.recv() if here.poll(limit) else (math.nan, limit, "too slow")
+    except EOFError:
+        found = (math.nan, 0.0, "died")
     worker.kill()
     worker.join()
-    return found
+    value, seconds, problem = found
+    error = value / run.truth - 1.0 if math.isfinite(value) else None
+    return Answer(run, name, value if error is not None else None, error, seconds, verdict(error, problem))
 
 
-def verdict(error: float, problem: str) -> str:
+def verdict(error: float | None, problem: str) -> str:
     """Return why an answer counts as failed, or nothing."""
-    if problem or math.isnan(error):
-        return problem or "no answer"
-    if error < -1e-4:
-        return "too small"
-    return "too large" if error > 0.1 else ""
+    if error is None:
+        return problem or "not finite"
+    if error < UNDERSTATED:
+        return "UNDERSTATES"
+    return "loose" if error > LOOSE else ""
 
 
-def measure(limit: float, quick: bool) -> list[dict[str, object]]:
-    """Return one row per setting and accountant."""
-    rows: list[dict[str, object]] = []
-    for s, q, t, known, kind in GRID[:: 3 if quick else 1]:
-        truth = reference(s, q, t, kind) if known is None else known
-        for name in ACCOUNTANTS:
-            value, seconds, problem = ask(name, (s, q, t), limit)
-            error = value / truth - 1
-            finite = math.isfinite(value)
-            rows.append(
-                {
-                    "noise_multiplier": s,
-                    "sample_rate": q,
-                    "steps": t,
-                    "delta": DELTA,
-                    "reference": truth,
-                    "from": kind,
-                    "accountant": name,
-                    "epsilon": value if finite else None,
-                    "error": error if finite else None,
-                    "seconds": round(seconds, 4),
-                    "failed": verdict(error if finite else math.nan, problem),
-                }
-            )
-    return rows
+def grid(everything: bool) -> list[Run]:
+    """Return the runs of the reference file, or every fifth."""
+    with REFERENCE.open() as file:
+        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    runs = [
+        Run(
+            float(x["noise_multiplier"]),
+            float(x["sample_rate"]),
+            int(x["steps"]),
+            float(x["delta"]),
+            float(x["epsilon"]),
+        )
+        for x in lines
+    ]
+    return runs if everything else runs[::5]
+
+
+def warm_up() -> None:
+    """Import every library and run it once, so that neither is timed."""
+    with quiet():
+        for price in ACCOUNTANTS.values():
+            price(Run(2.0, 0.5, 2, 1e-5, 1.0))
+
+
+def line(answer: Answer) -> str:
+    """Return one answer as a line of the table."""
+    value = "-" if answer.epsilon is None else f"{answer.epsilon:.7g}"
+    error = "-" if answer.error is None else f"{answer.error:+.1e}"
+    return f"  {answer.accountant:<18} {value:>14} {error:>9} {answer.seconds:8.3f} s  {answer.failed}"
+
+
+def summary(answers: list[Answer]) -> Iterator[str]:
+    """Yield one line per accountant: how many runs it priced well, and how it failed on the others."""
+    yield " " * 18 + "  good  loose  under  none     least      most  median s    max s"
+    for name in ACCOUNTANTS:
+        own = [answer for answer in answers if answer.accountant == name]
+        errors = [answer.error for answer in own if answer.error is not None] or [math.nan]
+        failed = [answer.failed for answer in own]
+        counts = [failed.count(""), failed.count("loose"), failed.count("UNDERSTATES")]
+        seconds = [answer.seconds for answer in own]
+        yield (
+            f"{name:<18} {counts[0]:>5} {counts[1]:>6} {counts[2]:>6} {len(own) - sum(counts):>5} "
+            f"{min(errors):>+9.1e} {max(errors):>+9.1e} {statistics.median(seconds):>9.3f} {max(seconds):>8.3f}"
+        )
 
 
 def main() -> None:
-    """Print one row per setting and accountant."""
+    """Print every accountant's answer to every run, and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON rows only")
-    parser.add_argument("--quick", action="store_true", help="every third setting")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds for one answer")
+    parser.add_argument("--all", action="store_true", help="all 105 rows instead of 21")
+    parser.add_argument("--limit", type=float, default=5.0, help="seconds for one answer")
     options = parser.parse_args()
-    rows = measure(options.limit, options.quick)
+    warm_up()
+    answers: list[Answer] = []
+    for run in grid(options.all):
+        if not options.json:
+            place = f"s={run.noise_multiplier:g} q={run.sample_rate:g} T={run.steps} delta={run.delta:g}"
+            print(f"{place}: epsilon {run.truth:.10g}", flush=True)
+        for name in ACCOUNTANTS:
+            answers.append(ask(name, run, options.limit))
+            if not options.json:
+                print(line(answers[-1]), flush=True)
     if options.json:
-        print(json.dumps(rows))
+        print(json.dumps([{**(row := asdict(answer)).pop("run"), **row} for answer in answers]))
         return
-    for row in rows:
-        place = f"s={row['noise_multiplier']:<6g} q={row['sample_rate']:<6g} T={row['steps']:<5}"
-        value = "-" if row["epsilon"] is None else f"{row['epsilon']:.7g}"
-        error = "" if row["error"] is None else f"{row['error']:+.1e}"
-        print(f"{place} {row['accountant']:<18} {value:>14} {error:>9} {row['seconds']:8.3f} s  {row['failed']}")
+    print(*summary(answers), sep="\n")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def convolved(s: float, q: float, t: int, prior: float, threat: Threat) -> float
     first = np.floor(loss / h).astype(np.int64)
     part = loss / h - first
     tails: list[Array] = []
-    start = round(float(min(means)) / h) - int(12 * spread / h)
+    start = round(float(np.min(means) / h)) - int(12 * spread / h)
     for law in (without, with_record):
         mass = np.bincount(first % count, law * (1 - part), count) + np.bincount((first + 1) % count, law * part, count)
         total = np.fft.irfft(np.fft.rfft(mass) ** t, count)

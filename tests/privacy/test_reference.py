@@ -120,10 +120,10 @@ BAD: dict[str, tuple[object, ...]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
 def test_bad_arguments_are_named(name: str, value: Any) -> None:
-    run: dict[str, Any] = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5}
+    run: dict[str, Any] = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5, name: value}
     if name != "epsilon":
         with pytest.raises(ValueError, match=name):
-            privacy.epsilon(**{"noise_multiplier": 1.0, **run, name: value})
+            privacy.epsilon(**({"noise_multiplier": 1.0} | run))
     if name != "noise_multiplier":
         with pytest.raises(ValueError, match=name):
-            privacy.noise_multiplier(**{"epsilon": 8.0, **run, name: value})
+            privacy.noise_multiplier(**({"epsilon": 8.0} | run))
