@@ -78,6 +78,8 @@ class Scattering(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return the features; channels are ordered (channel, path): x, the 16 of order 1, the 64 of order 2."""
+        if len(x) == 0:  # an FFT of nothing is an error
+            return x.new_zeros((0, PER_CHANNEL * x.shape[1], *self.places))
         rows = max(1, AT_ONCE // (x.shape[1] * math.prod(self.padded)))
         return torch.cat([self._features(part) for part in x.split(rows)])
 

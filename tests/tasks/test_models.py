@@ -14,16 +14,37 @@ from tasks.models import (
     load_weights,
     normalise,
 )
-from tasks.models.layers import CentredConv2d, normalisation
-from tasks.models.resnet9 import ResNet9
+from tasks.models.layers import CentredConv2d, StandardisedConv2d, normalisation
 
 SPEC = ModelSpec("resnet9", (3, 16, 16), outputs=1, width=4)
 BLOCK = WideBlock(rows=5, ceiling=0.5, gain=2.0, scale=0.1)
+KINDS = [
+    SPEC,
+    ModelSpec("wide_resnet", (3, 9, 8), 4, 2),
+    ModelSpec("scattering", (1, 17, 20), 3, 16),
+    ModelSpec("unet", (2, 17, 10), 3, 4),
+    ModelSpec("unet", (1, 5, 9, 17), 3, 2, BLOCK),
+]
 
 
-@pytest.mark.parametrize(("channels", "outputs", "count"), [(3, 1, 2_439_489), (1, 165, 2_606_437)])
-def test_parameter_counts_of_the_paper(channels: int, outputs: int, count: int) -> None:
-    assert sum(p.numel() for p in ResNet9(channels, outputs, 64).parameters()) == count
+def named(spec: ModelSpec) -> str:
+    return f"{spec.kind} {len(spec.shape) - 1}-D"
+
+
+COUNTS = [
+    (ModelSpec("resnet9", (3, 224, 224), 1, 64), 2_439_489),  # Ziller et al. 2024
+    (ModelSpec("resnet9", (1, 224, 224), 165, 64), 2_606_437),  # the same
+    (ModelSpec("unet", (1, 50, 128, 128), 3, 16), 5_648_371),  # the same
+    (ModelSpec("wide_resnet", (3, 32, 32), 10, 16), 8_949_210),  # 8.9 million in Zagoruyko & Komodakis 2016
+    (ModelSpec("scattering", (3, 32, 32), 10, 16), 243 * 64 * 10 + 10),  # ScatterNet-linear, Tramèr & Boneh 2021
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"), COUNTS, ids=lambda value: named(value) if isinstance(value, ModelSpec) else ""
+)
+def test_parameter_counts_of_the_literature(spec: ModelSpec, count: int) -> None:
+    assert sum(p.numel() for p in build(spec).parameters()) == count
 
 
 def test_centred_kernels_ignore_a_constant() -> None:
@@ -46,35 +67,85 @@ def test_groups_divide_the_channels(channels: int, groups: int) -> None:
     assert normalisation(channels).num_groups == groups
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.SyncBatchNorm(2), nn.ReLU(inplace=True)])
+def test_standardised_kernels_ignore_offset_and_scale() -> None:
+    torch.manual_seed(0)
+    layer = StandardisedConv2d(3, 5, 3, stride=2).double()
+    weight, _ = layer.effective()
+    assert weight.mean(dim=(1, 2, 3)).abs().max() < 1e-12
+    torch.testing.assert_close(
+        weight.square().sum(dim=(1, 2, 3)), torch.ones(5, dtype=torch.float64), atol=1e-4, rtol=0
+    )
+    x = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    before = layer(x)
+    assert before.shape == (2, 5, 5, 4)
+    with torch.no_grad():
+        layer.weight.copy_(100 * layer.weight + 3)
+    torch.testing.assert_close(layer(x), before, atol=1e-3, rtol=1e-3)
+
+
+REFUSED = [
+    nn.BatchNorm1d(2),
+    nn.BatchNorm3d(2),
+    nn.BatchNorm2d(2, affine=False),
+    nn.SyncBatchNorm(2),
+    nn.ReLU(inplace=True),
+    nn.InstanceNorm2d(2, track_running_stats=True),
+    nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+    nn.Conv3d(2, 2, 3, padding="same"),
+    nn.Conv1d(2, 2, 1),
+    nn.LayerNorm(2),
+    nn.PReLU(),
+    nn.LSTM(2, 2),
+    nn.Embedding(2, 2),
+    nn.LazyConv2d(2, 1),
+    nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)),
+]
+
+
+@pytest.mark.parametrize("layer", REFUSED, ids=lambda layer: type(layer).__name__)
 def test_check_per_image_names_the_layer(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sequential(nn.GroupNorm(1, 2), layer))
     with pytest.raises(InputError, match=r"'1\.1'"):
         check_per_image(model)
 
 
-def test_check_per_image_accepts_what_we_build() -> None:
-    check_per_image(build(SPEC))
-    check_per_image(nn.Sequential(nn.Conv2d(3, 2, 1), nn.GroupNorm(1, 2), nn.ReLU()))
+def test_check_per_image_refuses_parameters_outside_of_layers() -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(2, 2))
+            self.factor = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(InputError, match=r"'0'.*Scaled.*factor"):
+        check_per_image(nn.Sequential(Scaled()))
 
 
-def test_an_image_does_not_feel_its_neighbours() -> None:
-    model = build(SPEC).double()
-    x = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    alone = torch.cat([model(x[k : k + 1]) for k in range(4)])
-    torch.testing.assert_close(model(x), alone)
+def test_check_per_image_accepts_what_we_build_and_what_is_not_trained() -> None:
+    for spec in KINDS:
+        check_per_image(build(spec))
+    check_per_image(nn.Sequential(nn.Conv2d(3, 2, 1), nn.GroupNorm(1, 2), nn.ReLU(), nn.ConvTranspose3d(2, 2, 2)))
+    check_per_image(nn.LayerNorm(2).requires_grad_(requires_grad=False))
 
 
-def test_initial_weights_are_the_seeds_alone() -> None:
+@pytest.mark.parametrize("spec", KINDS, ids=named)
+def test_an_image_does_not_feel_its_neighbours(spec: ModelSpec) -> None:
+    model = build(spec).double()
+    x = torch.randn(3, *spec.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    together = model(x)
+    assert together.shape == (3, spec.outputs, *(spec.shape[1:] if spec.dense else ()))
+    torch.testing.assert_close(together, torch.cat([model(x[k : k + 1]) for k in range(3)]))
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=named)
+def test_initial_weights_are_the_seeds_alone(spec: ModelSpec) -> None:
     torch.manual_seed(5)
-    first = initial_weights(SPEC, 1)
+    first = initial_weights(spec, 1)
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), drawn), "the global generator is left alone"
-    again, other = initial_weights(SPEC, 1), initial_weights(SPEC, 2)
+    again, other = initial_weights(spec, 1), initial_weights(spec, 2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
-    model = build(SPEC)
+    model = build(spec)
     load_weights(model, first)
     assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
 
@@ -91,22 +162,6 @@ def test_normalisation_goes_there_and_back() -> None:
     inputs = normalise(pixels)
     assert (inputs.min().item(), inputs.max().item()) == (-2.0, 2.0)
     torch.testing.assert_close(denormalise(inputs) * 255, pixels.float())
-
-
-@pytest.mark.parametrize("block", [None, BLOCK, WideBlock(rows=2, ceiling=None, gain=1.0, scale=1.0)])
-def test_a_specification_survives_json(block: WideBlock | None) -> None:
-    spec = ModelSpec("resnet9", (3, 16, 16), 7, 4, block)
-    again = ModelSpec.from_json(spec.to_json())
-    assert again == spec
-    assert again.digest() == spec.digest() != SPEC.digest()
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "null", '{"kind": "resnet9"}', SPEC.to_json().replace("resnet9", "pickle")]
-)
-def test_what_is_no_specification_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a model specification"):
-        ModelSpec.from_json(text)
 
 
 @pytest.mark.parametrize("outputs", [1, 7])
@@ -129,3 +184,28 @@ def test_the_wide_block_by_hand(outputs: int) -> None:
     if outputs > 1:
         np.testing.assert_allclose(difference[:, 1], -added, atol=1e-5)
         np.testing.assert_allclose(difference[:, 2:], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 7), (1, 4, 6, 5)])
+def test_the_wide_block_shifts_a_whole_map_by_one_amount(shape: tuple[int, ...]) -> None:
+    spec = ModelSpec("unet", shape, 3, 2, BLOCK)
+    model = build(spec)
+    with torch.no_grad():
+        model.wide.units.bias.fill_(0.2)
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        difference = (model(x) - model.core(x)).flatten(2).numpy()
+        added = model.wide(x).numpy()
+    assert added.min() > 0.1
+    assert abs(added[0] - added[1]) > 1e-3, "each image has its own amount"
+    for k, sign in enumerate((1, -1, 0)):
+        np.testing.assert_allclose(
+            difference[:, k], sign * np.repeat(added[:, None], difference.shape[2], 1), atol=1e-5
+        )
+
+
+def test_what_cannot_be_built_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="needs sides of 16 pixels"):
+        build(ModelSpec("scattering", (3, 8, 8), 1, 16))
+    with pytest.raises(InputError, match="does not read images of shape"):
+        build(ModelSpec("resnet9", (1, 8, 16, 16), 1, 16))
