@@ -6,7 +6,10 @@ from typing import Any, final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from simulation.measures import label
+
 MOST_BARS = 12
+SHOWN = 2  # metrics beside the bar: the more telling ones come first
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -61,7 +64,7 @@ class ProgressDisplay:
             self._now_and_then()
         elif kind == "evaluated":
             found = event["metrics"]
-            parts = [f"{k.upper()} {found[k]:.3f}" for k in ("auroc", "mcc") if found.get(k) is not None]
+            parts = [f"{label(k)} {v:.3f}" for k, v in list(found.items())[:SHOWN] if v is not None]
             self._utility = f"{', '.join(parts)} after round {event['round']}"
 
     def _hospital(self, event: dict[str, Any], kind: str) -> None:

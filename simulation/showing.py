@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from simulation.measures import LOSS_LIKE, Measure, label, leading
 from simulation.run import Run
 from simulation.study import budget_row
 
@@ -12,14 +13,16 @@ from simulation.study import budget_row
 def show_run(run: Run, console: Console) -> None:
     """Print hospitals, attacks and the report's path."""
     summary = run.summary
+    measure = leading(summary)
     table = Table(title=f"{summary['task']} ({summary['data']}), {summary['rounds']} rounds", title_justify="left")
-    for column in ("hospital", "records", "noise multiplier", "epsilon (at most)", "AUROC"):
+    for column in ("hospital", "records", "noise multiplier", "epsilon (at most)", measure.label):
         table.add_column(column, justify="left" if column == "hospital" else "right")
     for row in summary["hospitals"]:
         claimed = f"{row['epsilon']['upper']:.4g}" if row["epsilon"] else "no claim"
-        utility = _number((row["metrics"] or {}).get("auroc"))
+        utility = _number((row["metrics"] or {}).get(measure.key))
         table.add_row(row["name"], str(row["records"]), _number(row["noise_multiplier"]), claimed, utility)
     console.print(table)
+    console.print(f"all hospitals: {measured(measure)}", highlight=False)
     for attack in summary["attacks"]:
         console.print(
             f"{attack['attack']} at the {attack['placement']} on {attack['hospital']}, round {attack['round']}: "
@@ -33,11 +36,12 @@ def show_run(run: Run, console: Console) -> None:
 
 def show_study(run: Run, console: Console) -> None:
     """Print one line per cell and the report's path."""
+    cells = run.summary["cells"]
+    shown = [key for key in cells[0]["summary"]["utility"]["metrics"] if key not in LOSS_LIKE][:2] if cells else []
     table = Table(title="Utility, price and attack per cell", title_justify="left")
     columns = (
         "cell",
-        "AUROC",
-        "MCC",
+        *(label(key) for key in shown),
         "epsilon (at most)",
         "noise",
         "images copied",
@@ -47,15 +51,14 @@ def show_study(run: Run, console: Console) -> None:
     )
     for column in columns:
         table.add_column(column, justify="left" if column == "cell" else "right")
-    for cell in run.summary["cells"]:
+    for cell in cells:
         row = budget_row(cell)
         noise = _number(row["noise_multiplier_max"])
         if row["noise_multiplier_min"] != row["noise_multiplier_max"]:
             noise = f"{_number(row['noise_multiplier_min'])} to {noise}"
         table.add_row(
             cell["cell"],
-            _number(row.get("auroc")),
-            _number(row.get("mcc")),
+            *(_number(row.get(key)) for key in shown),
             _number(row["epsilon_upper"]) if row["epsilon_upper"] is not None else "no claim",
             noise,
             _percent(row.get("imprint_recovered")),
@@ -65,6 +68,15 @@ def show_study(run: Run, console: Console) -> None:
         )
     console.print(table)
     _end(run, console)
+
+
+def measured(measure: Measure) -> str:
+    """Write the leading metric with its interval, beside what guessing reaches."""
+    if measure.value is None:
+        return f"{measure.label} could not be measured"
+    ends = measure.interval
+    span = f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if ends else f"no interval: {measure.why}"
+    return f"{measure.label} {measure.value:.3f} ({span}; without looking: {_number(measure.guess)})"
 
 
 def _end(run: Run, console: Console) -> None:

@@ -3,7 +3,6 @@
 Privacy costs small groups first: clipping and noise wipe out what few people's images teach.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def subgroup_rows(judged: Judged, heldout: Records, class_names: tuple[str, ...]
     for label, name in enumerate(class_names):
         found = _class_interval(judged, label, name, derive(seed, "bootstrap", CLASS, name))
         if found is not None:
-            rows.append({"group": CLASS, "value": name, **_row(found, guarded=True)})
+            rows.append({"group": CLASS, "value": name, **_row(found)})
     for group, values in heldout.groups.items():
         named = np.where(values == "", UNKNOWN, values)
         settled = isinstance(judged, Classified) and _settles(named, judged.labels)
@@ -84,8 +83,8 @@ def subgroup_rows(judged: Judged, heldout: Records, class_names: tuple[str, ...]
         metric = "recall" if settled else judged.primary
         for value in np.unique(named):
             chosen = np.flatnonzero(named == value)
-            found = interval(judged, metric, chosen, seed=derive(seed, "bootstrap", group, str(value)))
-            rows.append({"group": group, "value": str(value), **_row(found, guarded=True)})
+            found = interval(judged, metric, chosen, seed=derive(seed, "bootstrap", group, str(value)), guarded=True)
+            rows.append({"group": group, "value": str(value), **_row(found)})
     return rows
 
 
@@ -96,9 +95,9 @@ def write_subgroups(path: Path, rows: list[Row]) -> None:
 
 def _class_interval(judged: Judged, label: int, name: str, seed: int) -> Interval | None:
     if isinstance(judged, Segmented):
-        return interval(judged, dice_name(name), seed=seed) if label else None
+        return interval(judged, dice_name(name), seed=seed, guarded=True) if label else None
     if isinstance(judged, Classified):
-        return interval(judged, "recall", np.flatnonzero(judged.labels == label), seed=seed)
+        return interval(judged, "recall", np.flatnonzero(judged.labels == label), seed=seed, guarded=True)
     return None
 
 
@@ -108,11 +107,8 @@ def _settles(values: NDArray[np.str_], labels: NDArray[np.int64]) -> bool:
     return several and all(len(np.unique(labels[values == v])) == 1 for v in np.unique(values))
 
 
-def _row(found: Interval, *, guarded: bool = False) -> Row:
-    """Return an interval as plain JSON; guarded: what has too few units for an interval is not estimated either."""
-    row: Mapping[str, Any] = found.row()
-    hidden = guarded and found.reason
-    return {**row, "level": LEVEL, "estimate": None if hidden else row["estimate"]}
+def _row(found: Interval) -> Row:
+    return {**found.row(), "level": LEVEL}
 
 
 def _rows(positions: list[int]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulation.measures import Measure, guesses_of, label, leading, scale_start
 from simulation.report import phrases
 from simulation.report.figures_attacks import MOST_ROWS, copies_figure, recognised_figure
 from simulation.report.frame import (
@@ -32,6 +33,7 @@ from simulation.report.plot import (
     shortened,
     spread_labels,
 )
+from simulation.report.subgroups import people_figure
 from simulation.report.tables import Table, cut, hospital_table
 
 Summary = dict[str, Any]
@@ -41,9 +43,10 @@ BOTTOM = 270.0
 
 
 def run_figures(run: RunFiles, found: Sequence[Outcome]) -> dict[str, Figure]:
-    """Return the figures for which a run has numbers, by key: utility, epsilon, copies, recognised."""
+    """Return the figures for which a run has numbers, by key: utility, people, epsilon, copies, recognised."""
     figures = (
         utility_figure(run),
+        people_figure(run.summary),
         epsilon_figure(run.summary),
         copies_figure(found),
         recognised_figure(found),
@@ -52,26 +55,29 @@ def run_figures(run: RunFiles, found: Sequence[Outcome]) -> dict[str, Figure]:
 
 
 def utility_figure(run: RunFiles) -> Figure | None:
-    """Draw AUROC over the rounds, overall and of every hospital."""
-    overall = _points(run, "auroc")
+    """Draw the leading metric over the rounds, overall and of every hospital."""
+    measure = leading(run.summary)
+    overall = _points(run, measure.key)
     if not overall:
         return None
     names = [str(h["name"]) for h in run.summary["hospitals"]]
-    hospitals = {name: points for name in names if (points := _points(run, f"auroc[{name}]"))}
+    hospitals = {name: points for name in names if (points := _points(run, f"{measure.key}[{name}]"))}
     lowest = min(v for points in (overall, *hospitals.values()) for _, v in points)
-    low = min(0.5, lowest // 0.1 * 0.1)
+    low = min(scale_start(measure.key), lowest // 0.1 * 0.1)
     few = 1 < len(hospitals) <= MOST_LINES
     title = "How well the model works, round by round"
-    said = "; ".join(f"round {r}: AUROC {v:.2f}" for r, v in (overall[0], overall[-1]))
+    said = "; ".join(f"round {r}: {measure.label} {v:.2f}" for r, v in (overall[0], overall[-1]))
     drawing = Drawing(BOTTOM + 42, title, f"{said}.")
     y = linear(low, 1.0, BOTTOM, TOP)
-    upright_axis(drawing, y, round_steps(low, 1.0), lambda t: f"{t:g}", "AUROC")
+    upright_axis(drawing, y, round_steps(low, 1.0), lambda t: f"{t:g}", measure.label)
     x = round_axis(drawing, int(run.summary["rounds"]), 352.0 if few else RIGHT - 6, BOTTOM)
-    drawing.line(LEFT, y(0.5), RIGHT, y(0.5), "guess")
+    if measure.guess is not None:
+        drawing.line(LEFT, y(measure.guess), RIGHT, y(measure.guess), "guess")
     attacked = sorted({int(a["round"]) for a in run.summary["attacks"]})
     for round_number in attacked[:20]:
         drawing.line(x(round_number), TOP, x(round_number), BOTTOM, "event")
-    legend = [(legend_line("s0 line thick"), "all hospitals together"), (legend_line("guess"), "guessing")]
+    legend = [(legend_line("s0 line thick"), "all hospitals together")]
+    legend += [(legend_line("guess"), "guessing")] if measure.guess is not None else []
     legend += [(legend_line("event"), "attacked round")] if attacked else []
     if few:
         _hospital_lines(drawing, hospitals, x, y)
@@ -82,10 +88,10 @@ def utility_figure(run: RunFiles) -> Figure | None:
     for r, v in overall:
         drawing.mark(x(r), y(v), "disc", "s0", 3.6)
     caption = (
-        f"AUROC on {counted(int(run.summary['heldout']), 'image')} that no hospital trained on; a hospital's "
-        "line is of its own part of them, so it is less certain. No interval is computed."
+        f"{measure.label} on {phrases.heldout(run.summary)} that no hospital trained on; a hospital's "
+        "line is of its own part of them, so it is less certain. Intervals are computed after the last round only."
     )
-    table = _utility_table(run, overall, hospitals)
+    table = _utility_table(run, measure, overall, hospitals)
     return Figure("utility", title, caption, drawing.svg(), tuple(legend), table)
 
 
@@ -154,9 +160,10 @@ def _points(run: RunFiles, column: str) -> Points:
     return [(int(r), v) for r, v in found if r is not None and v is not None]
 
 
-def _utility_table(run: RunFiles, overall: Points, hospitals: Mapping[str, Points]) -> Table:
+def _utility_table(run: RunFiles, measure: Measure, overall: Points, hospitals: Mapping[str, Points]) -> Table:
     shown = {name: dict(points) for name, points in list(hospitals.items())[:12]}
-    measures = [dict(_points(run, m)) for m in ("mcc", "balanced_accuracy", "loss")]
+    others = [key for key in run.summary["utility"]["metrics"] if key not in (measure.key, "classes_present")]
+    measures = [dict(_points(run, key)) for key in others]
     rows = [
         (
             f"{r:,}",
@@ -168,10 +175,9 @@ def _utility_table(run: RunFiles, overall: Points, hospitals: Mapping[str, Point
     ]
     kept, note = cut(rows, "rounds.csv")
     return Table(
-        f"Utility after each evaluated round, on {counted(int(run.summary['heldout']), 'held-out image')}. "
-        "AUROC 0.5 is guessing; a hospital's column is AUROC on its own part of the images. MCC: 0 is "
-        "guessing, 1 perfect.",
-        ("Round", "AUROC", *shown, "MCC", "Balanced accuracy", "Loss (nats)"),
+        f"Utility after each evaluated round, on {phrases.heldout(run.summary)} kept aside. A hospital's column is "
+        f"{measure.label} on its own part of them. Guessing reaches {guesses_of(run.summary)}.",
+        ("Round", measure.label, *shown, *(label(key) for key in others)),
         kept,
         note,
     )

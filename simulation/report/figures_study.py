@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from simulation.measures import guesses_of, label, scale_start
 from simulation.report import phrases
 from simulation.report.frame import LEFT, RIGHT, TOP, Figure, legend_line, legend_mark, upright_axis
 from simulation.report.numbers import budget, decimal, percent
@@ -87,31 +88,32 @@ def study_figures(groups: Sequence[Group]) -> dict[str, Figure]:
 
 
 def utility_over_budget(groups: Sequence[Group]) -> Figure | None:
-    """Draw AUROC over the budget, one curve per mechanism."""
-    values = [v for g in groups for v in g.metrics("auroc")]
+    """Draw the leading metric over the budget, one curve per mechanism."""
+    values = [v for g in groups for v in g.utility]
     if not values:
         return None
-    low = min(0.5, min(values) // 0.1 * 0.1)
+    measure = groups[0].measure
+    low = min(scale_start(measure.key), min(values) // 0.1 * 0.1)
     mechanisms = list(dict.fromkeys(g.mechanism for g in groups))
     series = [
         Series(
             phrases.mechanism(name),
-            lambda g, name=name: _mean(g.metrics("auroc")) if g.mechanism == name else None,
+            lambda g, name=name: _mean(g.utility) if g.mechanism == name else None,
             MARKS[k % len(MARKS)],
             f"s{k % 7}",
-            lambda g, name=name: _range(g.metrics("auroc")) if g.mechanism == name else None,
+            lambda g, name=name: _range(g.utility) if g.mechanism == name else None,
         )
         for k, name in enumerate(mechanisms)
     ]
-    heldout = groups[0].summaries[0]["heldout"]
     caption = (
-        f"AUROC of the final model on {heldout:,} images that no hospital trained on: the mean over seeds, "
-        "with the range over seeds where there are several. Points were measured; lines only guide the eye."
+        f"{measure.label} of the final model on {phrases.heldout(groups[0].summaries[0])} that no hospital trained on: "
+        "the mean over seeds, with the range over seeds where there are several. Points were measured; lines only "
+        "guide the eye."
     )
     title = "How well the model works at each budget"
-    svg = _draw(groups, series, title, Upright("AUROC", low, lambda t: f"{t:.3g}", 0.5))
+    svg = _draw(groups, series, title, Upright(measure.label, low, lambda t: f"{t:.3g}", measure.guess))
     legend = [(legend_mark(s.shape, s.look), s.label) for s in series]
-    legend.append((legend_line("guess"), "guessing"))
+    legend += [(legend_line("guess"), "guessing")] if measure.guess is not None else []
     return Figure("budget-utility", title, caption, svg, tuple(legend), utility_table(groups))
 
 
@@ -182,10 +184,13 @@ def _share_series(attack: str, key: str, label: str, shape: str, look: str) -> S
 
 def utility_table(groups: Sequence[Group]) -> Table:
     """Return the utility of every setting."""
+    first = groups[0].summaries[0]
+    lead = groups[0].measure
+    keys = [lead.key, *(k for k in first["utility"]["metrics"] if k not in (lead.key, "classes_present"))]
     rows: list[tuple[str, ...]] = []
     for g in groups:
-        spread = _range(g.metrics("auroc"))
-        measured = [_mean(g.metrics(name)) for name in ("auroc", "mcc", "balanced_accuracy", "loss")]
+        spread = _range(g.utility)
+        measured = [_mean(g.metrics(name)) for name in keys]
         rows.append(
             (
                 g.label,
@@ -196,16 +201,13 @@ def utility_table(groups: Sequence[Group]) -> Table:
             )
         )
     return Table(
-        "Utility of the final model per setting, means over seeds. AUROC 0.5 is guessing.",
+        f"Utility of the final model per setting, means over seeds. Guessing reaches {guesses_of(first)}.",
         (
             "Setting",
             "Seeds",
-            "AUROC",
-            "MCC",
-            "Balanced accuracy",
-            "Loss (nats)",
-            "AUROC over seeds",
-            "Held-out images",
+            *(label(key) for key in keys),
+            f"{lead.label} over seeds",
+            f"Held-out {phrases.noun(first)}s",
         ),
         tuple(rows),
     )

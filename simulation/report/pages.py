@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from simulation.measures import leading
 from simulation.report import phrases
 from simulation.report.figures import run_figures
 from simulation.report.figures_study import study_figures
 from simulation.report.gallery import MOST, Strip, shows_real, strips, why_none
 from simulation.report.loading import RunFiles, read_run, read_summary
+from simulation.report.numbers import decimal
 from simulation.report.outcomes import Outcome, level, outcomes
+from simulation.report.subgroups import cost_table, people_table
 from simulation.report.tables import Table, hospital_table, settings_table
 from simulation.report.tables_attacks import attack_table, budget_table
 from simulation.report.tiles import run_tiles
@@ -55,6 +58,7 @@ def run_page(run: RunFiles) -> Content:
         "readouts": _readouts(summary["attacks"]),
         "figures": run_figures(run, found),
         "hospital_table": hospital_table(summary),
+        "people_table": people_table(summary) if summary["subgroups"] else None,
         "attack_table": attack_table(found) if found else None,
         "settings": settings_table([("Value", summary["experiment"])]),
         "facts": _facts(summary),
@@ -77,6 +81,7 @@ def study_page(folder: Path, study: Content) -> Content:
         "columns": columns,
         "panels": [_group_panel(g, run, _targets(columns)) for g, run in zip(groups, first, strict=True)],
         "budget_table": budget_table(groups),
+        "cost_table": cost_table(groups),
         "figures": list(study_figures(groups).values()),
         "galleries": [(group.label, strips(run)) for group, run in zip(groups, first, strict=True)],
         "no_pictures": list(dict.fromkeys(text for run in first if (text := why_none(run)))),
@@ -120,13 +125,14 @@ def _common(runs: Sequence[RunFiles]) -> Content:
 
 
 def _group_panel(group: Group, run: RunFiles, targets: int) -> Panel:
-    return _panel(group.label, group.outcomes, group.metrics("auroc"), run, targets)
+    return _panel(group.label, group.outcomes, group.utility, run, targets)
 
 
-def _panel(label: str, found: Sequence[Outcome], auroc: Sequence[float], run: RunFiles, targets: int) -> Panel:
+def _panel(label: str, found: Sequence[Outcome], utility: Sequence[float], run: RunFiles, targets: int) -> Panel:
     reached = level(found)
-    heldout = run.summary["heldout"]
-    works = f"AUROC {sum(auroc) / len(auroc):.2f} on {heldout:,} images; guessing 0.5" if auroc else ""
+    measure, on = leading(run.summary), phrases.heldout(run.summary)
+    mean = sum(utility) / len(utility) if utility else None
+    works = f"{measure.label} {decimal(mean)} on {on}; guessing {decimal(measure.guess)}" if utility else ""
     lines = tuple(facts(found[0])) if found else ()
     shown = strips(run, targets)
     strip = shown[0] if shown else None
@@ -134,9 +140,9 @@ def _panel(label: str, found: Sequence[Outcome], auroc: Sequence[float], run: Ru
 
 
 def _run_panel(name: str, run: RunFiles, targets: int) -> Panel:
-    auroc = (run.summary.get("metrics") or {}).get("auroc")
+    value = leading(run.summary).value
     found = outcomes(run.summary["attacks"])
-    return _panel(name, found, [] if auroc is None else [float(auroc)], run, targets)
+    return _panel(name, found, [] if value is None else [value], run, targets)
 
 
 def _level_of(reached: Sequence[str]) -> str:
@@ -171,8 +177,9 @@ def _measures(named: Sequence[tuple[str, RunFiles]]) -> Table:
         for name, run in named
     ]
     table = budget_table(groups)
+    measure = groups[0].measure.label
     caption = table.caption.replace(
-        "One row per setting; runs with different seeds together (AUROC: their mean; n:",
+        f"One row per setting; runs with different seeds together ({measure}: their mean; n:",
         "One row per run (n:",
     )
     return Table(caption, ("Run", *table.columns[1:]), table.rows, table.note)

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-IMAGES: Mapping[str, str] = MappingProxyType({"ham10000": "photographs of skin lesions (HAM10000)"})
+from simulation.report.numbers import counted
+
+IMAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "ham10000": "photographs of skin lesions (HAM10000)",
+        "radimagenet": "radiological images (RadImageNet)",
+        "msd_liver": "CT scans of the liver (MSD Liver)",
+    }
+)
 
 PLACEMENTS: Mapping[str, str] = MappingProxyType(
     {
@@ -80,7 +88,30 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "AUROC",
         "Of one image with the finding and one without, how often the model gives the higher score to the "
-        "right one. 0.5 is guessing, 1 is perfect.",
+        "right one. 0.5 is guessing, 1 is perfect. With several classes: the mean over the classes, each against the "
+        "rest.",
+    ),
+    (
+        "MCC",
+        "Matthews correlation between what the model says and what is true. 0 is guessing, 1 is perfect; a rare class "
+        "cannot be ignored without paying for it.",
+    ),
+    (
+        "Dice",
+        "How far the outline that the model draws and the one that a person drew overlap: 1 where they are the same, 0 "
+        "where they do not touch. Computed per scan and then averaged; a scan in which neither shows the organ is left "
+        "out. Guessing: the mean mask of the training scans, drawn into every scan alike.",
+    ),
+    (
+        "Calibration error and Brier score",
+        "How far the model's probabilities can be taken at their word: of the images that it gives 30 %, do 30 % have "
+        "the finding? Calibration error (15 bins of equal width) is the mean distance, Brier score the mean squared "
+        "error. 0 is perfect in both.",
+    ),
+    (
+        "95 % interval",
+        "Of the utility: lesions, scans or images (whatever belongs together counts once) drawn again 1,000 times from "
+        "the held-out ones. It says how much chance is in the choice of these images, not in the training.",
     ),
 )
 
@@ -89,6 +120,19 @@ def pictures(summary: Mapping[str, Any]) -> str:
     """Return what the images of a run are."""
     kind = IMAGES.get(summary["task"], f"images ({summary['task']})")
     return f"synthetic stand-ins for {kind}" if summary["data"] == "phantom" else kind
+
+
+def noun(summary: Mapping[str, Any]) -> str:
+    """Return what one record is: 'image', 'scan', 'slice'."""
+    settings = summary["experiment"]["task"]
+    if settings["name"] != "msd_liver":
+        return "image"
+    return "slice" if settings["slices"] else "scan"
+
+
+def heldout(summary: Mapping[str, Any]) -> str:
+    """Write how many records were kept aside: '1,002 images'."""
+    return counted(int(summary["heldout"]), noun(summary))
 
 
 def placement(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from simulation.measures import leading
 from simulation.report import phrases
 from simulation.report.numbers import DASH, counted, decimal, significant
 
@@ -39,6 +40,7 @@ def cut(rows: Sequence[tuple[str, ...]], file: str) -> tuple[tuple[tuple[str, ..
 
 def hospital_table(summary: Summary) -> Table:
     """Return data, noise, budget and utility of every hospital."""
+    measure = leading(summary)
     rows = [
         (
             str(h["name"]),
@@ -52,16 +54,18 @@ def hospital_table(summary: Summary) -> Table:
             _bracket(h["epsilon"]),
             significant(h["epsilon_opacus_rdp"]),
             significant(h["delta"]) if h["epsilon"] else DASH,
-            decimal((h["metrics"] or {}).get("auroc"), 3),
+            _own(h, summary, measure.key),
         )
         for h in summary["hospitals"]
     ]
     kept, note = cut(rows, "hospitals.csv")
+    of = f"parts of {phrases.heldout(summary)}"
     unit = phrases.per_unit(summary)
     return Table(
         f"What every hospital gave and spent. ε is per {unit} and for the whole run (all noisy steps), at "
-        "the δ of its row; what may be claimed is 'at most'. AUROC is of the final model on held-out "
-        f"images of that hospital, parts of {summary['heldout']:,}; 0.5 is guessing.",
+        f"the δ of its row; what may be claimed is 'at most'. {measure.label} is of the final model on the "
+        f"held-out images of that hospital, {of}, with its 95% interval where there are enough; "
+        f"{decimal(measure.guess)} is guessing.",
         (
             "Hospital",
             "Images",
@@ -74,7 +78,7 @@ def hospital_table(summary: Summary) -> Table:
             "ε bracket, method",
             "ε by RDP (Opacus)",
             "δ",
-            "AUROC",
+            measure.label,
         ),
         kept,
         note,
@@ -90,6 +94,15 @@ def settings_table(experiments: Sequence[tuple[str, Summary]]) -> Table:
     rows = tuple((key, *(one.get(key, DASH) for one in flats)) for key in keys)
     caption = "Every setting of the experiment." if len(flats) == 1 else "Settings in which the runs differ."
     return Table(caption, ("Setting", *(name for name, _ in experiments)), rows, words=(*range(1, len(flats) + 1),))
+
+
+def _own(hospital: Summary, summary: Summary, key: str) -> str:
+    """Write a hospital's utility with its interval."""
+    value = (hospital["metrics"] or {}).get(key)
+    row = summary["intervals"]["hospitals"].get(hospital["name"])
+    if value is None or row is None or row["low"] is None:
+        return decimal(value, 3)
+    return f"{decimal(value, 3)} ({decimal(row['low'])} to {decimal(row['high'])})"
 
 
 def _bracket(epsilon: Summary | None) -> str:

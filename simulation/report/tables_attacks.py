@@ -48,27 +48,28 @@ def attack_table(found: Sequence[Outcome]) -> Table:
 def budget_table(groups: Sequence[Group]) -> Table:
     """Return one row per mechanism and budget: utility, and every attack beside its null."""
     rows: list[tuple[str, ...]] = []
+    name, guess = (groups[0].measure.label, groups[0].measure.guess) if groups else ("Utility", None)
     for group in groups:
-        auroc = group.metrics("auroc")
+        reached = group.utility
         heldout = group.summaries[0]["heldout"]
         claimed = [highest_epsilon(s) for s in group.summaries]
         upper = DASH if any(c is None for c in claimed) else significant(max(c for c in claimed if c is not None))
-        head = (f"{decimal(sum(auroc) / len(auroc)) if auroc else DASH} (n = {heldout:,})", upper)
+        head = (f"{decimal(sum(reached) / len(reached)) if reached else DASH} (n = {heldout:,})", upper)
         for outcome in group.outcomes:
             row = _attack_row(outcome, "")
-            name = group.label if len(group.outcomes) == 1 else f"{group.label}, {outcome.attack}"
-            rows.append((name, *head, row[2], row[3], row[4], row[5], row[7], row[8], row[10], row[11]))
+            row_name = group.label if len(group.outcomes) == 1 else f"{group.label}, {outcome.attack}"
+            rows.append((row_name, *head, row[2], row[3], row[4], row[5], row[7], row[8], row[10], row[11]))
         if not group.outcomes:
             rows.append((group.label, *head, *("not attacked",), *(DASH,) * 7))
     kept, note = cut(rows, "budgets.csv")
     return Table(
-        "One row per setting; runs with different seeds together (AUROC: their mean; n: held-out images; "
-        "0.5 is guessing). ε at most: claimed per unit for a whole run; a dash where nothing can be "
+        f"One row per setting; runs with different seeds together ({name}: their mean; n: held-out images; "
+        f"{decimal(guess)} is guessing). ε at most: claimed per unit for a whole run; a dash where nothing can be "
         "claimed. Copied: SSIM above 0.9, exact 95% interval. Recognised: first among decoys; its null is "
         "chance. Bound: worst case, for one update.",
         (
             "Setting",
-            "AUROC",
+            name,
             "ε at most",
             "Copied",
             "95% interval",

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from simulation.measures import leading
+from simulation.report import phrases
 from simulation.report.numbers import counted, decimal, interval, percent, significant
 from simulation.report.outcomes import Outcome, level
 from simulation.report.phrases import per_unit
 from simulation.report.words_attacks import chance
 from simulation.report.words_budget import EMPTY_ABOVE, highest_epsilon
+from simulation.report.words_utility import span_of
 
 Summary = dict[str, Any]
 
@@ -38,15 +41,15 @@ def _trained(summary: Summary) -> Tile:
 
 
 def _works(summary: Summary) -> Tile:
-    auroc = (summary.get("metrics") or {}).get("auroc")
-    heldout = counted(int(summary["heldout"]), "image")
-    if auroc is None:
+    measure, heldout = leading(summary), phrases.heldout(summary)
+    if measure.value is None:
         return Tile("Works", "not measured", f"on the {heldout} kept aside")
-    return Tile(
-        "Works",
-        f"{significant(100 * auroc)} of 100",
-        f"pairs of images told apart (AUROC {decimal(auroc)}, n = {heldout} not trained on; guessing: 50)",
-    )
+    span = f"; 95% interval {span_of(measure)}"
+    if measure.key == "auroc":
+        means = f"pairs of images told apart (AUROC {decimal(measure.value)}{span}; n = {heldout} not trained on; "
+        return Tile("Works", f"{significant(100 * measure.value)} of 100", f"{means}guessing: 50)")
+    means = f"{measure.label}{span}; n = {heldout} not trained on; guessing: {decimal(measure.guess)}; 1 is perfect"
+    return Tile("Works", decimal(measure.value), means)
 
 
 def _promised(summary: Summary) -> Tile:

@@ -5,11 +5,12 @@ from typing import Any, final
 
 from simulation.report import phrases
 from simulation.report.limits import run_limits, study_limits
-from simulation.report.numbers import counted, decimal, listed, significant
+from simulation.report.numbers import counted, listed
 from simulation.report.outcomes import outcomes
 from simulation.report.words_attacks import attack_words
 from simulation.report.words_budget import protection_words
 from simulation.report.words_study import findings, group_words, groups_of
+from simulation.report.words_utility import people_words, utility_words
 
 Summary = dict[str, Any]
 
@@ -42,7 +43,7 @@ def run_chapters(summary: Summary) -> list[Chapter]:
     found = outcomes(summary["attacks"])
     return [
         Chapter("Who trained", who_words(summary)),
-        Chapter("How well it works", utility_words(summary)),
+        Chapter("How well it works", (*utility_words(summary), *people_words(summary))),
         Chapter("What was promised", protection_words(summary)),
         Chapter("What leaked, and to whom", tuple(attack_words(found, summary))),
         Chapter("What is not promised", run_limits(summary)),
@@ -85,34 +86,3 @@ def who_words(summary: Summary) -> tuple[str, ...]:
     if absent:
         words.append(f"Rounds in which a hospital sent nothing: {listed(absent)}.")
     return tuple(words)
-
-
-def utility_words(summary: Summary) -> tuple[str, ...]:
-    """Say how well the model works, on how many images, and whether the attack spoilt it."""
-    auroc = (summary.get("metrics") or {}).get("auroc")
-    heldout = counted(int(summary["heldout"]), "image")
-    if auroc is None:
-        return (f"How well the model works could not be measured on the {heldout} kept aside for it.",)
-    words = [f"{_auroc_words(auroc, summary)} This was measured on {heldout} that no hospital trained on."]
-    clean = summary.get("clean")
-    before = (clean or {}).get("metrics", {}).get("auroc")
-    if summary["attacks"] and clean is not None and before is not None and clean["round"] != summary["rounds"]:
-        words.append(
-            f"After round {clean['round']}, the last one that was not attacked, AUROC was {decimal(before)}; "
-            f"after the last round, with the attack, {decimal(auroc)}."
-        )
-    return tuple(words)
-
-
-def _auroc_words(auroc: float, summary: Summary) -> str:
-    classes = summary["experiment"]["task"].get("classes", 2)
-    of_pairs = f"{significant(100 * auroc)} of 100 pairs"
-    if classes == 2:
-        return (
-            "Shown one image that needs attention and one that does not, the model gives the higher score "
-            f"to the right one in {of_pairs} (AUROC {decimal(auroc)}; 50 of 100 is guessing)."
-        )
-    return (
-        f"Shown one image of a class and one of another, the model tells them apart in {of_pairs}, averaged "
-        f"over the classes (AUROC {decimal(auroc)}; 50 of 100 is guessing)."
-    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from simulation.measures import Measure, leading
 from simulation.report import phrases
 from simulation.report.numbers import budget, decimal, listed
 from simulation.report.outcomes import Level, Outcome, level, outcomes
@@ -50,6 +51,16 @@ class Group:
         """The worst that the attacks achieved."""
         return level(self.outcomes)
 
+    @property
+    def measure(self) -> Measure:
+        """The leading metric, of the first run."""
+        return leading(self.summaries[0])
+
+    @property
+    def utility(self) -> list[float]:
+        """The leading metric of every run that has it."""
+        return self.metrics(self.measure.key)
+
     def metrics(self, name: str) -> list[float]:
         """Return a metric of every run that has it."""
         values = [(s.get("metrics") or {}).get(name) for s in self.summaries]
@@ -83,8 +94,9 @@ def findings(groups: Sequence[Group]) -> list[str]:
     budgets = [g for g in quiet if g.budget is not None]
     if budgets:
         best = max(budgets, key=lambda g: g.budget or 0.0)
-        auroc = best.metrics("auroc")
-        working = f" The model's AUROC there is {decimal(sum(auroc) / len(auroc))}." if auroc else ""
+        reached = best.utility
+        there = f" The model's {best.measure.label} there is {decimal(sum(reached) / len(reached))}."
+        working = there if reached else ""
         words.append(
             "The largest budget tried at which no attack did measurably better than guessing (the null) is "
             f"{best.label}.{working} Between the budgets that were tried nothing was measured."
@@ -102,12 +114,13 @@ def group_words(group: Group) -> list[str]:
     """Return utility and leakage of one group, its seeds together."""
     first = group.summaries[0]
     words = [w for w in protection_words(first) if w not in (CLIPPING_ALONE, NO_FORMAL_SAFETY)]
-    auroc = group.metrics("auroc")
-    if auroc:
-        spread = f" ({decimal(min(auroc))} to {decimal(max(auroc))} over {len(auroc)} seeds)" if len(auroc) > 1 else ""
+    reached = group.utility
+    if reached:
+        several = len(reached) > 1
+        seeds = f" ({decimal(min(reached))} to {decimal(max(reached))} over {len(reached)} seeds)" if several else ""
         words.append(
-            f"AUROC {decimal(sum(auroc) / len(auroc))}{spread} on {first['heldout']:,} images that no "
-            "hospital trained on; 0.5 is guessing."
+            f"{group.measure.label} {decimal(sum(reached) / len(reached))}{seeds} on {phrases.heldout(first)} that no "
+            f"hospital trained on; {decimal(group.measure.guess)} is guessing."
         )
     return words + attack_words(group.outcomes, first)
 

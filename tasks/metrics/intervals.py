@@ -40,21 +40,22 @@ class Interval:
         return asdict(self)
 
 
-def interval(judged: Judged, name: str, rows: Rows | None = None, *, seed: int) -> Interval:
+def interval(judged: Judged, name: str, rows: Rows | None = None, *, seed: int, guarded: bool = False) -> Interval:
     """Return a metric of these records with its 95 % percentile bootstrap interval, units drawn with replacement.
 
     A metric of exactly 0 or 1 that is the probability of an event gets the exact (Clopper-Pearson) interval of so
     many independent trials instead: every resample would repeat it.
 
     Edge cases: what cannot be measured has no estimate; too few units, or a value that every resample repeats,
-    have an estimate and no interval. `reason` says so.
+    have an estimate and no interval (guarded: too few units have no estimate either). `reason` says so.
 
     Source: Efron and Tibshirani 1993, ch. 13; Field and Welsh 2007 for clusters. Coverage is measured in
     `tests/tasks/metrics/test_intervals.py`.
     """
     sample = judged.sample(name, rows)
-    if sample.problem:
-        return Interval(name, None, None, None, sample.images, sample.units, sample.problem)
+    problem = sample.problem or (sample.thin if guarded else "")
+    if problem:
+        return Interval(name, None, None, None, sample.images, sample.units, problem)
     estimate = float(sample.value(np.ones((1, sample.units)))[0])
     low, high, reason = _ends(sample, estimate, seed)
     return Interval(name, estimate, low, high, sample.images, sample.units, reason)

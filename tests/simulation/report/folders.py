@@ -78,8 +78,8 @@ def summary(key: float | str = 8.0, *, attacked: bool = True, names: tuple[str, 
     """Return a run's summary: a budget, or a mechanism without one."""
     mechanism = key if isinstance(key, str) else "local"
     epsilon = None if isinstance(key, str) else key
-    settings = {"mechanism": mechanism, "epsilon": epsilon, "delta": 1e-5}
-    placed = {"placement": "malicious_server" if attacked else "none"}
+    settings: dict[str, object] = {"mechanism": mechanism, "epsilon": epsilon, "delta": 1e-5}
+    placed: dict[str, object] = {"placement": "malicious_server" if attacked else "none"}
     auroc = 0.78 if epsilon == 8 else 0.88
     return {
         "kind": "run",
@@ -94,12 +94,79 @@ def summary(key: float | str = 8.0, *, attacked: bool = True, names: tuple[str, 
         "experiment": experiment(privacy=settings, adversary=placed),
         "metrics": {"auroc": auroc, "mcc": 0.5, "balanced_accuracy": 0.7, "loss": 0.3},
         "clean": {"round": 39, "metrics": {"auroc": auroc + 0.01, "mcc": 0.5}} if attacked else None,
+        **utility(auroc, names),
         "heldout": 160,
         "public_data": "3000 synthetic images" if attacked else None,
         "hospitals": [hospital(name, epsilon, mechanism=mechanism) for name in names],
         "attacks": [attack(name, key) for name in names] if attacked else [],
         "words": [],
     }
+
+
+def utility(auroc: float, names: tuple[str, ...]) -> Summary:
+    """Return what a summary says about intervals, guessing and subgroups."""
+    groups = [
+        subgroup("class", "attention", 0.62, 40, metric="recall"),
+        subgroup("class", "no attention", 0.9, 120, metric="recall"),
+        subgroup("sex", "female", auroc + 0.02, 78),
+        subgroup("sex", "male", auroc - 0.03, 80),
+        subgroup("age", "0 to 19", None, 2),
+        subgroup("age", "60 to 79", auroc - 0.2, 60),
+    ]
+    return {
+        "utility": {
+            "primary": "auroc",
+            "metrics": ["auroc", "mcc", "balanced_accuracy", "loss"],
+            "class_names": ["no attention", "attention"],
+            "unit": "lesion",
+            "level": 0.95,
+        },
+        "null_metrics": {"auroc": 0.5, "mcc": 0.0, "balanced_accuracy": 0.5, "loss": 0.49},
+        "intervals": {
+            "overall": interval("auroc", auroc, 160),
+            "clean": interval("auroc", auroc + 0.01, 160),
+            "hospitals": {name: interval("auroc", 0.86, 40) for name in names},
+        },
+        "subgroups": groups,
+    }
+
+
+def interval(metric: str, value: float | None, count: int) -> Summary:
+    """Return a metric with its interval; None for too few."""
+    known = value is not None
+    return {
+        "metric": metric,
+        "estimate": value,
+        "low": value - 0.05 if known else None,
+        "high": value + 0.04 if known else None,
+        "level": 0.95,
+        "n": count,
+        "units": count - 1,
+        "reason": "" if known else "fewer than 10 independent units",
+    }
+
+
+def subgroup(group: str, value: str, estimate: float | None, count: int, metric: str = "auroc") -> Summary:
+    """Return one row of the subgroups."""
+    return {"group": group, "value": value, **interval(metric, estimate, count)}
+
+
+def segmentation(*, scans: int = 13) -> Summary:
+    """Return the summary of a run that outlines livers; with few scans there is no interval."""
+    content = summary(8.0, attacked=False, names=("a", "b"))
+    metrics = {"dice_liver": 0.78, "dice_tumour": None, "dice_soft": 0.55, "loss": 0.45}
+    row = interval("dice_liver", 0.78, scans)
+    if scans < 10:
+        row |= {"low": None, "high": None, "reason": "fewer than 10 independent units"}
+    content["experiment"]["task"] |= {"name": "msd_liver", "slices": False}
+    content |= {"task": "msd_liver", "heldout": scans, "metrics": metrics, "clean": None, "subgroups": []}
+    content["utility"] |= {"primary": "dice_liver", "metrics": list(metrics), "unit": "scan"}
+    content["utility"]["class_names"] = ["background", "liver", "tumour"]
+    content["null_metrics"] = {"dice_liver": 0.41, "dice_tumour": 0.0, "dice_soft": 0.4, "loss": 0.6}
+    content["intervals"] = {"overall": row, "clean": None, "hospitals": {}}
+    for hospital_row in content["hospitals"]:
+        hospital_row.update(metrics=metrics, unit="scan")
+    return content
 
 
 def write_run(folder: Path, content: Summary, *, pictures: bool = True) -> Path:
@@ -109,8 +176,9 @@ def write_run(folder: Path, content: Summary, *, pictures: bool = True) -> Path:
     names = [h["name"] for h in content["hospitals"]]
     with (folder / "rounds.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        metrics = ["auroc", "mcc", "balanced_accuracy", "loss"]
-        writer.writerow(["round", "asked", "released", "seconds", *metrics, *(f"auroc[{n}]" for n in names)])
+        metrics = content["utility"]["metrics"]
+        own_name = content["utility"]["primary"]
+        writer.writerow(["round", "asked", "released", "seconds", *metrics, *(f"{own_name}[{n}]" for n in names)])
         for r in range(1, 41):
             measured = r % 8 == 0 or r == 39
             top = 0.9 - 0.35 * 0.93**r

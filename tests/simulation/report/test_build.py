@@ -8,7 +8,7 @@ import pytest
 from configs import InputError
 from simulation.report.build import build_comparison, build_report
 from simulation.report.words import run_words
-from tests.simulation.report.folders import HOSPITALS, summary, write_run, write_study
+from tests.simulation.report.folders import HOSPITALS, segmentation, summary, write_run, write_study
 from tests.simulation.report.pages import Page
 
 HOSTILE = '<script>alert("x")</script>]&\'"'
@@ -53,8 +53,8 @@ def test_every_page_is_balanced_self_contained_and_accessible(tmp_path: Path):
 def test_every_figure_holds_a_table(tmp_path: Path):
     counts = {name: Page(built(folder)).figures for name, folder in folders(tmp_path).items()}
     assert all("table" in figure for figures in counts.values() for figure in figures)
-    # utility, epsilon, copies, recognised and a strip; no adversary: the first two; no claim: no epsilon
-    assert [len(counts[name]) for name in ("attacked", "bare", "none")] == [5, 2, 4]
+    # utility, people, epsilon, copies, recognised and a strip; no adversary: the first three; no claim: no epsilon
+    assert [len(counts[name]) for name in ("attacked", "bare", "none")] == [6, 3, 5]
     # three panels, three figures over the budget, three galleries
     assert len(counts["study"]) == 9
 
@@ -167,6 +167,31 @@ def test_study_page_holds_every_setting_beside_its_null(tmp_path: Path):
     assert "236 of 256" not in page.text
     assert "472 of 512 (92%)" in page.text
     assert len(page.all("img")) == 3 * 3 * (4 + 8)
+
+
+def test_study_page_shows_what_each_setting_costs_whom(tmp_path: Path):
+    page = Page(built(write_study(tmp_path, ("none", 8.0))))
+    assert "What each setting costs whom" in page.text
+    # the three measured attributes lose .1 each, the classes nothing: those come last
+    order = [page.text.index(f"{name} ") for name in ("age: 60 to 79 AUROC", "class: attention Called right")]
+    assert order == sorted(order)
+    assert "age: 60 to 79 AUROC 60 0.68 (0.63 to 0.72) 0.58 (0.53 to 0.62)" in page.text
+
+
+def test_a_run_that_outlines_organs_makes_a_page_in_its_own_words(tmp_path: Path):
+    page = Page(built(write_run(tmp_path / "run", segmentation())))
+    assert page.problems == []
+    said = page.text.split("What the words mean")[0]
+    assert "AUROC" not in said.split("How this was made")[0].replace(glossary_of(page), "")
+    assert "Dice (liver); 95% interval 0.73 to 0.82; n = 13 scans not trained on; guessing: 0.41" in page.text
+    few = Page(built(write_run(tmp_path / "few", segmentation(scans=2))))
+    assert "not given (fewer than 10 independent units); n = 2 scans" in few.text
+
+
+def glossary_of(page: Page) -> str:
+    """The part of a page that explains terms, AUROC among them."""
+    start = page.text.find("Clipping and noise (DP-SGD)")
+    return page.text[start:] if start >= 0 else ""
 
 
 def test_comparison_stands_runs_side_by_side(tmp_path: Path):

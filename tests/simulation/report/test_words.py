@@ -5,7 +5,7 @@ import pytest
 
 from simulation.report.outcomes import level, outcomes
 from simulation.report.words import run_words, study_words
-from tests.simulation.report.folders import summary
+from tests.simulation.report.folders import segmentation, summary
 
 EPSILON_NAMED = re.compile(r"(ε|epsilon)\)?[^.]{0,40}?(=|≤|at most)\s*\d", re.IGNORECASE)
 CLIPPING = "Clipping alone changes nothing: it adds no noise, so the attack recovers as much as without it"
@@ -115,6 +115,43 @@ def test_utility_is_said_with_its_number_and_before_the_attack():
     assert "160 images that no hospital trained on" in text
     assert "After round 39, the last one that was not attacked, AUROC was 0.89" in text
     assert "After round 39" not in words(1e9, attacked=False)
+
+
+def test_utility_is_said_with_its_interval():
+    assert "no hospital trained on; the 95% interval is 0.83 to 0.92." in words(1e9)
+    content = summary(1e9)
+    content["intervals"]["overall"].update(low=None, high=None, reason="fewer than 10 independent units")
+    assert "there is no interval: fewer than 10 independent units" in " ".join(run_words(content))
+
+
+def test_for_whom_it_works_worst_is_named_with_interval_and_number():
+    text = words(1e9)
+    assert "Of 3 subgroups that could be measured it works worst for age: 60 to 79 (AUROC 0.68, 95% interval" in text
+    assert "0.63 to 0.72, n = 60)" in text
+    assert "For age: 60 to 79 the whole interval lies below the figure for everybody (0.88)." in text
+    assert "By class it does worst on 'attention' (Called right 0.62, 95% interval 0.57 to 0.66, n = 40)" in text
+    assert "For age: 0 to 19 it could not be measured" in text
+
+
+def test_outlines_are_said_beside_the_mean_mask():
+    text = " ".join(run_words(segmentation()))
+    assert "overlap with a Dice of 0.78" in text
+    assert "without looking at it, reaches 0.41" in text
+    assert "Soft Dice 0.55 (guessing 0.40)" in text
+    assert "measured on 13 scans that no hospital trained on" in text
+    assert "AUROC" not in text
+    assert "None" not in text
+
+
+def test_many_classes_are_said_with_the_tail_counting_fully():
+    content = summary(8.0)
+    content["utility"].update(primary="mcc", class_names=[f"c{k}" for k in range(165)])
+    content["metrics"] |= {"mcc": 0.61, "balanced_accuracy": 0.41, "classes_present": 160.0}
+    content["null_metrics"]["mcc"] = 0.0
+    text = " ".join(run_words(content))
+    assert "MCC is 0.61, where 0.00 is guessing" in text
+    assert "160 of 165 classes were among the images" in text
+    assert "0.41 of the images are called right (balanced accuracy)" in text
 
 
 def test_limits_name_what_is_not_promised():
