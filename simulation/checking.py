@@ -44,7 +44,7 @@ class Found:
         hospitals: a row per hospital of the deal: images, units, images per class.
         classes: their names.
         missing: classes without any image.
-        notes: what was left out, and why.
+        notes: what was left out and why, and what the data cannot tell.
         damaged: a sentence per image that cannot be read; None where images were not all read.
     """
 
@@ -67,7 +67,7 @@ class Found:
             "classes": len(self.classes),
             "classes_without_images": self.missing,
             "hospitals": self.hospitals,
-            "left_out": list(self.notes),
+            "notes": list(self.notes),
             "damaged": self.damaged,
             "source": sources(self.task),
         }
@@ -77,16 +77,17 @@ class Found:
         for part, counts in self.parts.items():
             out.print(f"{part}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()), highlight=False)
         table = Table(title="How it would be dealt (training and validation parts)", title_justify="left")
-        for column in ("hospital", "images", f"{self.unit}s", "classes"):
+        counted = ["images"] if self.unit == "image" else ["images", f"{self.unit}s"]
+        for column in ("hospital", *counted, "classes"):
             table.add_column(column, justify="left" if column in ("hospital", "classes") else "right")
         for row in self.hospitals:
             per_class = {c: n for c, n in row["classes"].items() if n}
             words = ", ".join(f"{c} {n:,}" for c, n in per_class.items())
             shown = words if len(self.classes) <= SHOWN_CLASSES else f"{len(per_class)} of {len(self.classes)}"
-            table.add_row(row["hospital"], f"{row['images']:,}", f"{row[self.unit + 's']:,}", shown)
+            table.add_row(row["hospital"], *(f"{row[c]:,}" for c in counted), shown)
         out.print(table)
         for note in self.notes:
-            out.print(f"left out: {note}", highlight=False)
+            out.print(f"note: {note}", highlight=False)
         if self.missing:
             few = ", ".join(self.missing[:8]) + (", ..." if len(self.missing) > 8 else "")
             out.print(f"{len(self.missing)} of {len(self.classes)} classes have no image: {few}", highlight=False)
@@ -130,6 +131,8 @@ def check_data(name: TaskName, root: str, settings: Sequence[str], *, decode: bo
 
 
 def _counts(records: Records, unit: str) -> dict[str, int]:
+    if unit == "image":
+        return {"images": len(records)}
     return {"images": len(records), f"{unit}s": len(np.unique(records.units))}
 
 
@@ -147,6 +150,7 @@ def _damaged(records: Records, shown: Console) -> list[str]:
         rows = np.arange(start, min(start + CHUNK, len(records)), dtype=np.int64)
         try:
             records.pixels(rows)
+            records.targets(rows)
         except InputError:
             for row in rows:
                 try:

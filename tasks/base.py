@@ -77,12 +77,13 @@ class Records:
     def take(self, index: NDArray[np.int64] | Sequence[int]) -> "Records":
         """Return the records at these positions (0..n-1), in this order."""
         i = np.asarray(index, dtype=np.int64)
+        ids = self.ids[i]
         return Records(
             images=self.images,
             labels=self.labels[i],
-            units=self.units[i],
+            units=ids if self.units is self.ids else self.units[i],  # of a million records: one array, not two
             sites=self.sites[i],
-            ids=self.ids[i],
+            ids=ids,
             rows=self.rows[i],
             masks=self.masks,
             groups={name: values[i] for name, values in self.groups.items()},
@@ -102,12 +103,14 @@ class Records:
     def joined(parts: Sequence["Records"]) -> "Records":
         """Return the records of several parts of one dataset, in the order given."""
         first = parts[0]
+        ids = np.concatenate([p.ids for p in parts])
+        alike = all(p.units is p.ids for p in parts)
         return Records(
             images=first.images,
             labels=np.concatenate([p.labels for p in parts]),
-            units=np.concatenate([p.units for p in parts]),
+            units=ids if alike else np.concatenate([p.units for p in parts]),
             sites=np.concatenate([p.sites for p in parts]),
-            ids=np.concatenate([p.ids for p in parts]),
+            ids=ids,
             rows=np.concatenate([p.rows for p in parts]),
             masks=first.masks,
             groups={name: np.concatenate([p.groups[name] for p in parts]) for name in first.groups},
@@ -120,7 +123,7 @@ class Records:
             unit: "image" makes every record a unit of its own; anything else takes the dataset's units.
         """
         if unit == "image":
-            return [np.array([i], dtype=np.int64) for i in range(len(self))]
+            return list(np.arange(len(self), dtype=np.int64).reshape(-1, 1))
         _, inverse = np.unique(self.units, return_inverse=True)
         order = np.argsort(inverse, kind="stable")
         bounds = np.flatnonzero(np.diff(inverse[order])) + 1
