@@ -121,8 +121,7 @@ class SampledGroup(StepLoss):
             np.arange(math.floor(cells[i] / step), math.ceil(cells[j - 1] / step) + 1)
             for i, j in zip(ends[::2], ends[1::2], strict=True)
         ]
-        places: Array = np.unique(np.concatenate(runs)) * step
-        return places
+        return np.asarray(np.unique(np.concatenate(runs)) * step, dtype=np.float64)
 
     def _loss(self, z: Complex) -> Complex:
         """Ratio at x = s z: the leading branch, and the others relative to it as far as doubles see them."""

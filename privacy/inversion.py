@@ -96,6 +96,8 @@ def _root(contour: Contour, start: float, delta: float, width: float) -> float:
         if abs(miss) < 1e-12:
             return epsilon
         move = miss * value / tail if value > 0.0 and tail > 0.0 else math.copysign(width, miss)
+        if abs(move) <= 1e-13 * abs(epsilon):  # rounding of a large ln M keeps ``miss`` from getting smaller
+            return epsilon
         proposal = epsilon + max(-width, min(width, move))
         if abs(move) >= width:
             width *= 1.5
