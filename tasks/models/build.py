@@ -1,5 +1,6 @@
 """Build a model from its specification, and carry its parameters as one flat vector."""
 
+import copy
 from collections.abc import Mapping
 from typing import final
 
@@ -94,6 +95,7 @@ def build(spec: ModelSpec) -> nn.Module:
         raise InputError(f"the model cannot be built: {problem}.")
     core = _core(spec)
     check_per_image(core)
+    _check_runs(core, spec)
     if spec.block is None:
         return core
     dimension = int(torch.Size(spec.shape).numel())
@@ -111,6 +113,16 @@ def _core(spec: ModelSpec) -> nn.Module:
             return ScatteringLinear((channels, sides[0], sides[1]), spec.outputs)
         case "unet":
             return UNet(channels, spec.outputs, spec.width, len(sides))
+
+
+def _check_runs(core: nn.Module, spec: ModelSpec) -> None:
+    """Refuse sizes at which a normalisation has a single value to work on: a pass that computes nothing tells."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(core).to("meta")(torch.empty((1, *spec.shape), device="meta"))
+    except (ValueError, RuntimeError) as error:
+        message = f"a {spec.kind} of width {spec.width} does not run on one image of shape {spec.shape}"
+        raise InputError(f"the model cannot be built: {message}; use larger images or more width.") from error
 
 
 def check_per_image(model: nn.Module) -> None:

@@ -24,13 +24,15 @@ def gabor(sides: tuple[int, int], sigma: float, angle: float, frequency: float, 
     The envelope is a Gaussian of standard deviation sigma along the wave, sigma / slant across; the wave is
     exp(i frequency (cos(angle) y + sin(angle) x)), y and x in pixels.
     """
-    y = np.arange(-2 * sides[0], 3 * sides[0])[:, None]
-    x = np.arange(-2 * sides[1], 3 * sides[1])[None, :]
+    reach = math.ceil(8 * sigma / slant)  # beyond it the envelope is below 1e-13
+    y = np.arange(-reach, reach + 1)[:, None]
+    x = np.arange(-reach, reach + 1)[None, :]
     along = np.cos(angle) * y + np.sin(angle) * x
     across = -np.sin(angle) * y + np.cos(angle) * x
     envelope = np.exp(-(along**2 + (slant * across) ** 2) / (2 * sigma**2)) * slant / (2 * math.pi * sigma**2)
-    values = envelope * np.exp(1j * frequency * along)
-    return values.reshape(5, sides[0], 5, sides[1]).sum(axis=(0, 2))
+    periodic = np.zeros(sides, dtype=np.complex128)
+    np.add.at(periodic, (y % sides[0], x % sides[1]), envelope * np.exp(1j * frequency * along))
+    return periodic
 
 
 def filters(sides: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -213,6 +213,17 @@ def test_a_unit_whose_gradient_is_not_finite_contributes_nothing() -> None:
     assert total.norm() <= 4 * CLIP * (1 + 1e-6)
 
 
+def test_a_unit_alone_whose_gradient_is_not_finite_contributes_nothing() -> None:
+    engine, _ = pair(SMALL)
+    images, labels = data(SMALL, 2)
+    together = torch.zeros(2, dtype=torch.int64)
+    assert engine.clipped_sum(images, labels, together, CLIP).norm() == pytest.approx(CLIP)
+    with torch.no_grad():
+        engine.model.head.bias.fill_(float("nan"))
+    assert engine.plain_sum(images, labels).isnan().any()
+    assert engine.clipped_sum(images, labels, together, CLIP).abs().max() == 0
+
+
 class ChannelsLast(nn.Module):
     """A model whose stock convolution meets channels-last strides, as images read from a JPEG have them."""
 

@@ -166,15 +166,15 @@ def test_normalisation_goes_there_and_back() -> None:
 
 @pytest.mark.parametrize("outputs", [1, 7])
 def test_the_wide_block_by_hand(outputs: int) -> None:
-    spec = ModelSpec("resnet9", (3, 8, 8), outputs, 4, BLOCK)
+    spec = ModelSpec("resnet9", (3, 16, 16), outputs, 4, BLOCK)
     model = build(spec)
     weights = initial_weights(spec, 3)
     generator = np.random.default_rng(0)
-    weights["wide.centre"] = torch.from_numpy(generator.normal(size=192).astype(np.float32))
+    weights["wide.centre"] = torch.from_numpy(generator.normal(size=768).astype(np.float32))
     load_weights(model, weights)
-    core = build(ModelSpec("resnet9", (3, 8, 8), outputs, 4))
+    core = build(ModelSpec("resnet9", (3, 16, 16), outputs, 4))
     load_weights(core, {n.removeprefix("core."): w for n, w in weights.items() if n.startswith("core.")})
-    x = generator.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    x = generator.normal(size=(2, 3, 16, 16)).astype(np.float32)
     z = 0.1 * (x.reshape(2, -1) - weights["wide.centre"].numpy())
     units = np.clip(z @ weights["wide.units.weight"].numpy().T + weights["wide.units.bias"].numpy(), 0, 0.5)
     added = 2.0 * units.sum(axis=1)
@@ -209,3 +209,8 @@ def test_what_cannot_be_built_is_an_input_error() -> None:
         build(ModelSpec("scattering", (3, 8, 8), 1, 16))
     with pytest.raises(InputError, match="does not read images of shape"):
         build(ModelSpec("resnet9", (1, 8, 16, 16), 1, 16))
+    # A lone value per group would be normalised to nothing, and torch stops on it only once an image comes alone.
+    with pytest.raises(InputError, match="does not run on one image"):
+        build(ModelSpec("resnet9", (3, 8, 8), 1, 4))
+    with pytest.raises(InputError, match="does not run on one image"):
+        build(ModelSpec("unet", (1, 1, 1), 3, 8))

@@ -20,7 +20,7 @@ def gabor(size: tuple[int, int], sigma: float, theta: float, xi: float, slant: f
     rotation = np.array([[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]])
     curve = rotation @ np.diag([1, slant**2]) @ rotation.T / (2 * sigma**2)
     out = np.zeros(size, dtype=np.complex128)
-    reach = math.ceil(8 * sigma / slant)
+    reach = 40
     for y, x in itertools.product(range(-reach, reach + 1), repeat=2):
         at = np.array([y, x])
         wave = cmath.exp(1j * xi * (math.cos(theta) * y + math.sin(theta) * x))
