@@ -8,8 +8,9 @@ from typing import final
 # to give a phantom its long tail and for nothing else: no per-class count of RadImageNet is published as a table.
 # - MR: counts by class name and by body part of the 604,775 MR images of RadImageNet-VQA's alignment set, as a public
 #   training log prints them (not checked against arXiv 2512.17396), taken as 90 % of RadImageNet. Most names occur
-#   at one body part only; the others were shared out by iterative proportional fitting, started from another benchmark's sample of the classes. Check:
-#   this gives 72,579 images of MR/abd/normal, where a count of the real folder found 72,054.
+#   at one body part only; the others were shared out by iterative proportional fitting, started from another
+#   benchmark's sample of the classes. Check: this gives 72,579 images of MR/abd/normal, where a count of the real
+#   folder found 72,054.
 # - CT: 228,902 / .9 in all (same source) with 69,238 of CT/abd/normal (a count of the real folder); the others in
 #   proportion to that sample to the power 1.13, which is how sample and MR counts are related (74 classes,
 #   a class scatters by a factor of 1.9).
