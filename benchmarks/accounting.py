@@ -3,8 +3,9 @@
     python benchmarks/accounting.py [--json] [--all] [--limit 5]
 
 Truth is tests/privacy/reference.csv (see benchmarks/reference.py), every fifth row unless ``--all``. All accountants
-run with default settings, each answer in a process of its own that is killed at the limit. `error` is relative. An answer fails where there is none (too slow, an exception, not finite), where it is loose (above the truth by
-more than 1e-2), or where it UNDERSTATES (below it by more than 1e-4: not a bound).
+run with default settings, each answer in a process of its own that is killed at the limit. `error` is relative. An
+answer fails where there is none (too slow, an exception, not finite), where it is loose (above the truth by more than
+1e-2), or where it UNDERSTATES (below it by more than 1e-4: not a bound).
 """
 
 import argparse

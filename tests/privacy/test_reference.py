@@ -120,10 +120,20 @@ BAD: dict[str, tuple[object, ...]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
 def test_bad_arguments_are_named(name: str, value: Any) -> None:
-    run: dict[str, Any] = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5, name: value}
+    run: dict[str, Any] = {"sample_rate": 0.1, "steps": 10, "delta": 1e-5}
+    run[name] = value
     if name != "epsilon":
         with pytest.raises(ValueError, match=name):
-            privacy.epsilon(**({"noise_multiplier": 1.0} | run))
-    if name != "noise_multiplier":
+            privacy.epsilon(noise_multiplier=run.pop("noise_multiplier", 1.0), **run)
+    else:
         with pytest.raises(ValueError, match=name):
-            privacy.noise_multiplier(**({"epsilon": 8.0} | run))
+            privacy.noise_multiplier(**run)
+
+
+@pytest.mark.parametrize("name", ["sample_rate", "steps", "delta"])
+def test_calibration_names_them_too(name: str) -> None:
+    for value in BAD[name]:
+        run: dict[str, Any] = {"epsilon": 8.0, "sample_rate": 0.1, "steps": 10, "delta": 1e-5}
+        run[name] = value
+        with pytest.raises(ValueError, match=name):
+            privacy.noise_multiplier(**run)
