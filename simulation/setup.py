@@ -10,6 +10,7 @@ from clients.planning import Plan, plan_deal
 from configs import Experiment, InputError
 from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
+from tasks.models import build
 from tasks.partition import Deal, deal
 
 
@@ -44,6 +45,7 @@ def prepare(experiment: Experiment) -> Setup:
         InputError: for whatever makes the run impossible; nothing has been written to the run's folder then.
     """
     task = tasks.get(experiment.task)
+    build(task.spec)  # what cannot be built is said before anything is read
     splits = task.load()
     training, heldout = splits.parts(experiment.task.holdout)
     dealt = deal_experiment(experiment, training)
