@@ -209,7 +209,7 @@ def epsilon(*, noise_multiplier: float, sample_rate: float, steps: int, delta: f
     of vectors clipped to C, real arithmetic, noise nobody else knows.
     *Edge cases*: noise multiplier 0 gives inf and method ``none``; 0 where ``delta`` already covers the
     total variation. Raises ``ValueError`` naming a wrong argument.
-    Source: docs/accounting.md; tests/privacy/test_quadrature.py, test_reference.py.
+    Source: docs/accounting.md; tests/privacy/test_quadrature.py, test_vectors.py.
     """
     spend = Spend(noise_multiplier, sample_rate, steps)
     return _price((spend,), checks.probability(delta), 1)

@@ -19,7 +19,7 @@ def noise_multiplier(*, epsilon: float, delta: float, sample_rate: float, steps:
     *Edge cases*: epsilon inf gives 0.0 (no noise, no claim). Where ``delta`` covers even the noiseless run
     (delta >= 1 - (1-q)^steps) every noise fits and the smallest priced one, 1e-8, is returned. Raises
     ``ValueError`` naming a wrong argument, also where noise above 1e8 would be needed.
-    Source: root of ln epsilon in ln noise; tests/privacy/test_reference.py, test_quadrature.py.
+    Source: root of ln epsilon in ln noise; tests/privacy/test_vectors.py, test_quadrature.py.
     """
     budget = (
         float(epsilon)

@@ -126,7 +126,7 @@ def bracket(*, noise_multiplier: float, sample_rate: float, steps: int, delta: f
     *Assumes*: Poisson sampling, Gaussian noise, noise multiplier above 0.
     *Edge cases*: wide (even 0 to inf) where the branches overlap, from a noise multiplier of about 0.1 on;
     the caller decides whether it is good enough.
-    Source: tests/privacy/test_quadrature.py, and test_reference.py in high precision.
+    Source: tests/privacy/test_quadrature.py, and test_vectors.py in high precision.
     """
     setting = {"noise_multiplier": noise_multiplier, "sample_rate": sample_rate, "steps": steps}
     hidden, revealed = mixtures(**setting, delta=delta)

@@ -50,7 +50,7 @@ def gaussian_epsilon(*, mu: float, delta: float) -> float:
     *Guarantee*: exact to rounding (relative 1e-9) for epsilon from 1e-6 to 1e13.
     *Assumes*: nothing beyond Gaussian noise and the sensitivity.
     *Edge cases*: 0 where delta already covers the total variation 2 Phi(mu/2) - 1.
-    Source: Balle and Wang, 2018, theorem 8; tests/privacy/test_reference.py.
+    Source: Balle and Wang, 2018, theorem 8; tests/privacy/test_vectors.py.
     """
     target = math.log(delta)
     top = 0.5 * mu

@@ -37,7 +37,7 @@ def reconstruction_bound(
     *Assumes*: as ``privacy.epsilon``; ``prior`` is the adversary's best chance without the release.
     *Edge cases*: noise multiplier 0 gives the noiseless limit 1 - (1-q)^T (1 - prior); full participation
     gives Phi(Phi^-1(prior) + sqrt(T)/s) in the worst case. Raises ``ValueError`` naming a wrong argument.
-    Source: docs/accounting.md; tests/privacy/test_power.py, test_reconstruction_bound.py.
+    Source: docs/accounting.md; tests/privacy/test_power.py, test_never_beaten.py.
     """
     noise, rate = checks.noise(noise_multiplier), checks.rate(sample_rate)
     count, level = checks.whole("steps", steps), checks.probability(prior, "prior")
