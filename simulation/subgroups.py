@@ -95,7 +95,7 @@ def write_subgroups(path: Path, rows: list[Row]) -> None:
 
 def _class_interval(judged: Judged, label: int, name: str, seed: int) -> Interval | None:
     if isinstance(judged, Segmented):
-        return interval(judged, dice_name(name), seed=seed, guarded=True) if label else None
+        return interval(judged, dice_name(name), seed=seed) if label else None
     if isinstance(judged, Classified):
         return interval(judged, "recall", np.flatnonzero(judged.labels == label), seed=seed, guarded=True)
     return None

@@ -75,7 +75,7 @@ def people_table(summary: Summary) -> Table:
             "Value",
             "95% interval",
             f"{phrases.noun(summary).capitalize()}s",
-            f"{unit}s",
+            f"Independent {unit}s",
             "Not measured",
         ),
         kept,

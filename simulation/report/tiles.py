@@ -32,12 +32,16 @@ def run_tiles(summary: Summary, found: Sequence[Outcome]) -> list[Tile]:
 
 
 def _trained(summary: Summary) -> Tile:
-    images = counted(sum(int(h["records"]) for h in summary["hospitals"]), "image")
+    images = counted(sum(int(h["records"]) for h in summary["hospitals"]), phrases.noun(summary))
     rounds = counted(int(summary["rounds"]), "round")
     if summary["experiment"]["privacy"]["mechanism"] == "pooled":
         return Tile("Trained", "One collection", f"{images} brought together in one place; {rounds}")
     hospitals = counted(len(summary["hospitals"]), "hospital")
-    return Tile("Trained together", hospitals, f"{images}, {rounds}; images stayed, one update a round left at most")
+    return Tile(
+        "Trained together",
+        hospitals,
+        f"{images}, {rounds}; {phrases.noun(summary)}s stayed, one update a round left at most",
+    )
 
 
 def _works(summary: Summary) -> Tile:

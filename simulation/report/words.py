@@ -68,7 +68,7 @@ def study_chapters(summary: Summary) -> list[Chapter]:
 def who_words(summary: Summary) -> tuple[str, ...]:
     """Say who trained on what, for how long."""
     hospitals = summary["hospitals"]
-    images = counted(sum(int(h["records"]) for h in hospitals), "image")
+    images = counted(sum(int(h["records"]) for h in hospitals), phrases.noun(summary))
     what = phrases.pictures(summary)
     rounds = counted(int(summary["rounds"]), "round")
     if summary["experiment"]["privacy"]["mechanism"] == "pooled":
