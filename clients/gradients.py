@@ -8,7 +8,7 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
@@ -58,6 +58,11 @@ class GradientEngine:
         self.shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         self.size = sum(p.numel() for p in self.parameters)
 
+    def fits(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether these are all parameters and buffers of the model, each in its shape."""
+        own = {name: value.shape for name, value in self.model.state_dict().items()}
+        return own == {name: value.shape for name, value in weights.items()}
+
     def load(self, weights: dict[str, Tensor]) -> None:
         """Load parameters and buffers by name, strictly."""
         load_weights(self.model, weights)
@@ -104,8 +109,10 @@ class GradientEngine:
         """Return the sum over units of the unit's gradient, clipped to `clipping_norm`: float64 (size,).
 
         Guarantee: adding or removing one unit (all its images and views) moves the sum by at most `clipping_norm`
-        in Euclidean norm, up to float64 rounding.
-        Assumes: no layer mixes images, and the hooks are right for every layer (see `clients.selfcheck`).
+        in Euclidean norm, up to rounding: float64 in clipping and adding, float32 in each unit's own gradient.
+        Assumes: no layer mixes images, the hooks are right for every layer (see `clients.selfcheck`), and weights at
+        which a unit's gradient is not all rounding: in float32 its last bits depend on the physical batch that it
+        shares, and weights made so that nothing else is left can move the sum by 2 C (docs/threat-model.md).
         Edge cases: an empty batch gives zeros; a unit whose gradient is not finite contributes nothing, since
         whatever it contributed could not be bounded; a unit of more images than fit is summed in pieces, then clipped.
 
@@ -206,3 +213,8 @@ def _chunks(groups: Tensor, rows: int) -> Iterator[slice]:
 def engine(spec: ModelSpec, loss: LossName, device: str = "cpu") -> GradientEngine:
     """Return this process' engine for an architecture and a loss."""
     return GradientEngine(build(spec), loss, device)
+
+
+def discard_engines() -> None:
+    """Forget every engine: after an exception between a forward and a backward pass Opacus' hooks are out of step."""
+    engine.cache_clear()

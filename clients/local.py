@@ -28,6 +28,7 @@ def local_update(
     plan: Plan,
     training: TrainingSettings,
     root: str,
+    run: str,
     round_number: int,
     broadcast: str,
     size: Sequence[int],
@@ -51,6 +52,7 @@ def local_update(
         plan: the hospital's terms.
         training: steps, views and optimiser.
         root: the hospital stream's root.
+        run: the run; two runs of one seed draw alike and never share noise, which their difference would cancel.
         round_number: from 1.
         broadcast: sha256 of the broadcast; another broadcast never meets the same noise.
         size: spatial shape of what the model is trained on: the image's, or a crop's.
@@ -61,7 +63,7 @@ def local_update(
         whole = records.images.shape[1:]
         draws = draws_of_round(root, plan, training, round_number, unit_rows, whole=whole, size=size)
         for step, drawn in enumerate(draws):
-            noise_seed = derive(root, "noise", plan.hospital, round_number, step, broadcast)
+            noise_seed = derive(root, "noise", run, plan.hospital, round_number, step, broadcast)
             yield noisy_sum(engine, records, drawn, plan, noise_seed)
 
     if training.local_steps == 1:

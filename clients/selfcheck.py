@@ -1,15 +1,16 @@
-"""Before a hospital trains, its own gradient engine is compared with one-by-one autograd on the run's own model.
+"""Before a hospital trains, its gradient engine is compared with one-by-one autograd on the run's own model.
 
 Per-image gradients can be silently wrong: Opacus' convolution hooks, for one, read channels-last images as if they
 were contiguous, and the model then trains on noise while the ledger looks perfect.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clients.gradients import GradientEngine
 from configs.errors import RunStoppedError
-from tasks.models import normalise
+from tasks.models import ModelSpec, normalise
 
 TOLERANCE = 1e-4  # float32; a wrong gradient is off by about 1
 
@@ -39,6 +40,15 @@ def check_clipped_sum(engine: GradientEngine, images: Tensor, targets: Tensor, c
             f"{error:.2g} of its norm (at most {TOLERANCE:g} allowed), so no gradient leaves this hospital."
         )
     return error
+
+
+def random_examples(spec: ModelSpec, count: int) -> tuple[Tensor, Tensor]:
+    """Return random images and targets that fit a model, always the same: no record of anybody is among them."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
+    classes, shape = max(2, spec.outputs), (count, *spec.shape[1:]) if spec.dense else (count,)
+    targets = rng.integers(0, classes, shape).astype(np.uint8 if spec.dense else np.int64)
+    return torch.from_numpy(images), torch.from_numpy(targets)
 
 
 def _one_by_one(engine: GradientEngine, image: Tensor, target: Tensor) -> Tensor:

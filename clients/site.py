@@ -3,36 +3,42 @@
 import functools
 import json
 import os
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 from urllib.parse import quote
 
-import numpy as np
 import torch
 
 import tasks
-from clients.gradients import engine
+from clients.gradients import discard_engines, engine
 from clients.local import local_update
 from clients.planning import Plan, plan_deal
 from clients.sampling import misses_round
-from clients.selfcheck import check_clipped_sum
+from clients.selfcheck import check_clipped_sum, random_examples
 from configs import Experiment
 from configs.errors import InputError
-from configs.sections import LossName, TrainingSettings
-from privacy import Ledger, Release, RepeatedRoundError, Spend
+from configs.sections import LossName
+from privacy import BudgetExhaustedError, Ledger, Release, RepeatedRoundError, Spend
 from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
 from tasks.models import ModelSpec, initial_weights
 from tasks.partition import Deal
-from tasks.views import draw_views, view
 
 CHECKED_IMAGES = 4
 
 
+LOCAL_FAILURE = "local training failed; the cause is in the hospital's own log, beside its ledger"
+
+
 class RefusalError(Exception):
-    """A hospital declines a round; the text is the reason that it gives."""
+    """A hospital declines a round; the text is the reason that it gives, and never depends on its records."""
+
+
+class LocalTrainingError(Exception):
+    """A charged round failed inside the hospital."""
 
 
 @final
@@ -95,26 +101,16 @@ class Site:
         self._opened: Ledger | None = None
 
     def introduce(self) -> float:
-        """Run the self-check on a few own images and return its relative error.
+        """Run the self-check on random images and return its relative error.
+
+        On random images and not on the hospital's own: the figure leaves the hospital, and nothing was charged for it.
 
         Raises:
             RunStoppedError: if the engine's gradients are wrong.
         """
         checked = engine(self.spec, self.loss, self.settings.device)
         checked.load(initial_weights(self.spec, seed=0))
-        few = np.linspace(0, len(self.records) - 1, num=min(CHECKED_IMAGES, len(self.records))).astype(np.int64)
-        size = self.spec.shape[1:]
-        centred = draw_views(
-            np.random.default_rng(0),
-            len(few),
-            TrainingSettings(flips=0.0),
-            whole=self.records.images.shape[1:],
-            size=size,
-        )
-        images = view(torch.from_numpy(self.records.pixels(few)), centred)
-        targets = torch.from_numpy(self.records.targets(few))
-        if self.records.masks is not None:
-            targets = view(targets, centred)
+        images, targets = random_examples(self.spec, CHECKED_IMAGES)
         return check_clipped_sum(checked, images, targets, self.plan.clipping_norm or 1.0)
 
     def release(
@@ -128,26 +124,49 @@ class Site:
 
         Raises:
             RefusalError: vetting, straggling, a repeated round, or an exhausted budget.
+            LocalTrainingError: after the charge; its text is always the same, and the cause stays in the own log.
         """
         experiment = self.settings.experiment
-        if experiment.hospitals.vetting == "refuse" and spec != self.spec:
-            raise RefusalError("the model that was sent is not the agreed one")
+        self._vet(spec, weights)
         if misses_round(self.settings.root, self.plan.hospital, round_number, experiment.training.stragglers):
             raise RefusalError("straggler: missed the round")
         spend = self._charge(round_number, broadcast)
-        arrays = local_update(
-            engine=engine(spec, self.loss, self.settings.device),
-            weights=dict(weights),
-            records=self.records,
-            unit_rows=self.units,
-            plan=self.plan,
-            training=experiment.training,
-            root=self.settings.root,
-            round_number=round_number,
-            broadcast=broadcast,
-            size=self.spec.shape[1:],
-        )
+        try:
+            arrays = local_update(
+                engine=engine(spec, self.loss, self.settings.device),
+                weights=dict(weights),
+                records=self.records,
+                unit_rows=self.units,
+                plan=self.plan,
+                training=experiment.training,
+                root=self.settings.root,
+                run=self.run,
+                round_number=round_number,
+                broadcast=broadcast,
+                size=self.spec.shape[1:],
+            )
+        except Exception as error:  # whatever it is, its words may tell which records were drawn
+            discard_engines()
+            self._log(round_number, error)
+            raise LocalTrainingError(LOCAL_FAILURE) from None
         return Release(arrays=arrays, records=self.plan.units, spend=spend)
+
+    def _vet(self, spec: ModelSpec, weights: Mapping[str, torch.Tensor]) -> None:
+        """Refuse another architecture: with fewer outputs, a round would fail when certain classes were drawn.
+
+        A block beside the agreed model, the adversary's usual tool, is let through unless `vetting` refuses it.
+        """
+        allowed = spec if self.settings.experiment.hospitals.vetting == "refuse" else replace(spec, block=None)
+        if allowed != self.spec:
+            raise RefusalError("the model that was sent is not the agreed one")
+        if not engine(spec, self.loss, self.settings.device).fits(weights):
+            raise RefusalError("the weights that were sent do not fit the model")
+
+    def _log(self, round_number: int, error: Exception) -> None:
+        file = ledger_file(self.settings.ledgers, self.plan.hospital).with_suffix(".errors.log")
+        text = "".join(traceback.format_exception(error))
+        with file.open("a", encoding="utf-8") as log:
+            log.write(f"round {round_number}\n{text}\n")
 
     def _ledger(self) -> Ledger:
         if self._opened is None:
@@ -160,14 +179,8 @@ class Site:
         claims = self.plan.claims
         spend = Spend(self.plan.noise_multiplier, self.plan.sample_rate, steps) if claims else None
         ledger = self._ledger()
-        if ledger.find(self.run, round_number) is None:
-            spent = ledger.steps()
-            if claims and spent + steps > self.plan.steps:
-                raise RefusalError(
-                    f"budget exhausted: {spent} of {self.plan.steps} priced steps are spent and this round asks {steps}"
-                )
-            if not 1 <= round_number <= self.settings.experiment.training.rounds:
-                raise RefusalError(f"round {round_number} is not one of the agreed rounds")
+        if not 1 <= round_number <= self.settings.experiment.training.rounds:
+            raise RefusalError(f"round {round_number} is not one of the agreed rounds")
         try:
             ledger.charge(
                 run=self.run,
@@ -175,7 +188,10 @@ class Site:
                 hospital=self.plan.hospital,
                 broadcast=broadcast,
                 spend=spend,
+                most_steps=self.plan.steps if claims else None,
             )
+        except BudgetExhaustedError as error:
+            raise RefusalError(f"budget exhausted: {error}") from error
         except RepeatedRoundError as error:
             raise RefusalError(
                 f"round {round_number} was charged for another broadcast; "

@@ -67,15 +67,23 @@ class TaskSettings(Section):
                 f"task.classes: {self.name} has {' or '.join(map(str, known))} classes, not {self.classes}"
             )
         segments = self.name == "msd_liver"
+        losses = ("dice", "dice_ce") if segments else ("binary",) if self._binary else ("categorical",)
         if self.model is not None and (self.model == "unet") != segments:
             raise ValueError(
                 f"task.model: '{self.model}' does not fit {self.name}; leave it empty for the paper's model"
             )
-        if self.loss is not None and (self.loss in ("dice", "dice_ce")) != segments:
-            raise ValueError(f"task.loss: '{self.loss}' does not fit {self.name}; leave it empty")
-        if not segments and (self.crop is not None or self.slices):
-            raise ValueError(f"task.{'crop' if self.crop else 'slices'}: for msd_liver only; leave it out")
+        if self.loss is not None and self.loss not in losses:
+            raise ValueError(f"task.loss: '{self.loss}' does not fit; use {' or '.join(losses)}, or leave it empty")
+        if not segments:
+            fields = type(self).model_fields
+            for key in ("crop", "slices", "fold", "depth"):
+                if getattr(self, key) != fields[key].default:
+                    raise ValueError(f"task.{key}: for msd_liver only; leave it out")
         return self
+
+    @property
+    def _binary(self) -> bool:
+        return self.name == "ham10000" and self.classes in (None, 2)
 
 
 @final

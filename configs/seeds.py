@@ -2,7 +2,8 @@
 
 There are two streams. The *hospital root* feeds sampling, augmentation and noise inside hospitals and is known to
 hospitals and the scorer only; the *server root* feeds the initial weights and the cohorts. Neither can be computed
-from the other: whoever knows the hospital root can subtract the noise.
+from the other, unless the run's seed is guessed, as small ones can be: both are hashes of it. Whoever knows the
+hospital root can subtract the noise, so seeds are for simulations and never for the release of real patients' data.
 """
 
 import hashlib

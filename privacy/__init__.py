@@ -5,12 +5,13 @@ Imports numpy and scipy and nothing else of fedward, so that it can be read, tes
 
 from privacy.accounting import Epsilon, compose, epsilon, unit_epsilon
 from privacy.calibration import noise_multiplier
-from privacy.ledger import Ledger, LedgerEntry, LedgerError, RepeatedRoundError
+from privacy.ledger import BudgetExhaustedError, Ledger, LedgerEntry, LedgerError, RepeatedRoundError
 from privacy.no_prior import NoPriorBound, no_prior_bound
 from privacy.release import Release, Spend
 from privacy.robustness import reconstruction_bound
 
 __all__ = [
+    "BudgetExhaustedError",
     "Epsilon",
     "Ledger",
     "LedgerEntry",

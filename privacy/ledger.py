@@ -30,6 +30,10 @@ class LedgerError(Exception):
 
 
 @final
+class BudgetExhaustedError(Exception):
+    """A charge would go beyond the planned number of noisy steps; nothing was charged."""
+
+
 class RepeatedRoundError(LedgerError):
     """A round that was charged already is asked for again with another broadcast or another spend.
 
@@ -162,12 +166,22 @@ class Ledger:
         """Return the entry of a round, or None."""
         return self._rounds.get((run, round))
 
-    def charge(self, *, run: str, round: int, hospital: str, broadcast: str, spend: Spend | None) -> bool:
+    def charge(
+        self,
+        *,
+        run: str,
+        round: int,
+        hospital: str,
+        broadcast: str,
+        spend: Spend | None,
+        most_steps: int | None = None,
+    ) -> bool:
         """Charge a round before its release leaves; the line is on disk when this returns.
 
         True: newly charged. False: this round was charged for the same broadcast and spend, so the very
         same release may be made again. Raises ``RepeatedRoundError`` where it was charged for another
-        broadcast or spend, ``ValueError`` for a wrong argument, ``LedgerError`` for a broken chain.
+        broadcast or spend, ``BudgetExhaustedError`` where the ledger, all runs together, would hold more than
+        ``most_steps`` noisy steps, ``ValueError`` for a wrong argument, ``LedgerError`` for a broken chain.
         """
         checks.whole("round", round, low=0)
         if len(broadcast) != 64 or not set(broadcast) <= set("0123456789abcdef"):
@@ -176,6 +190,11 @@ class Ledger:
             self._catch_up(file)
             known = self.find(run, round)
             if known is None:
+                asked, spent = (spend.steps if spend else 0), self.steps()
+                if most_steps is not None and spent + asked > most_steps:
+                    raise BudgetExhaustedError(
+                        f"{spent} of {most_steps} priced steps are spent and this round asks {asked}"
+                    )
                 previous = self._entries[-1].digest if self._entries else GENESIS
                 self._append(file, _fields(run, round, hospital, broadcast, spend, previous))
                 return True

@@ -20,10 +20,14 @@ from server.settings import ServerSettings
 from simulation.folder import RunFolder
 from simulation.pictures import Pictures
 from simulation.pools import Pools, Targets, deal_decoys, targets_of
+from simulation.scoring.exact_tests import binomial_p
 from simulation.scoring.identification import Decoys
 from simulation.scoring.score import AttackScore, score_reconstruction
 from simulation.setup import Setup
 from tasks.views import draw_views, view
+
+# A check of a rate against its bound fails a correct run this rarely.
+BY_CHANCE = 1e-6
 
 
 @final
@@ -39,8 +43,8 @@ def run_attacks(setup: Setup, folder: RunFolder, pools: Pools, names: Sequence[A
     """Attack every recorded release with every attack, and score each against its truths and nulls.
 
     Raises:
-        RunStoppedError: if an attack beats the worst-case bound beyond three standard errors: then the ledger, the
-            noise or the scoring is wrong, and no report may be made of it.
+        RunStoppedError: if an attack beats the worst-case bound by more than chance explains (p < 1e-6, exact): then
+            the ledger, the noise or the scoring is wrong, and no report may be made of it.
     """
     experiment = setup.experiment
     settings = experiment.adversary
@@ -182,9 +186,8 @@ def _check_bound(row: dict[str, Any]) -> None:
         rate = row[key]
         if bound is None or rate is None or not row["ranked"]:
             continue
-        error = float(np.sqrt(bound * (1 - bound) / row["ranked"]))
-        # Three standard errors, and never less than one image: a rate of few targets moves in such steps.
-        if rate > bound + max(3 * error, 1 / row["ranked"]):
+        # Exact, and so rare by chance that not one of a study's many checks should ever stop a correct run.
+        if binomial_p(round(rate * row["ranked"]), row["ranked"], bound) < BY_CHANCE:
             raise RunStoppedError(
                 f"attack '{row['attack']}' on {row['hospital']} in round {row['round']} identified {rate:.3f} of its "
                 f"targets where the worst-case bound allows {bound:.3f}: the noise, the ledger or the scoring is "

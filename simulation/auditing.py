@@ -214,6 +214,7 @@ def _observe(plan: Plan, training: TrainingSettings, coins: NDArray[np.bool_], s
             plan=terms,
             training=training,
             root=root,
+            run="audit",
             round_number=round_number,
             broadcast="audit",
             size=(1, 1),

@@ -76,7 +76,7 @@ class Found:
         """Print it for a person."""
         for part, counts in self.parts.items():
             out.print(f"{part}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()), highlight=False)
-        table = Table(title="How it would be dealt (training and validation parts)", title_justify="left")
+        table = Table(title="How it would be dealt", title_justify="left")
         counted = ["images"] if self.unit == "image" else ["images", f"{self.unit}s"]
         for column in ("hospital", *counted, "classes"):
             table.add_column(column, justify="left" if column in ("hospital", "classes") else "right")
@@ -110,7 +110,7 @@ def check_data(name: TaskName, root: str, settings: Sequence[str], *, decode: bo
     task = tasks.get(experiment.task)
     splits = task.load()
     named = {"training": splits.train, "validation": splits.validation, "test": splits.test}
-    training, _ = splits.parts("test")
+    training, _ = splits.parts(experiment.task.holdout)
     everything = Records.joined(list(named.values()))
     lazily = name == "radimagenet"
     counts = np.bincount(everything.labels, minlength=len(task.class_names)) if everything.masks is None else None

@@ -46,6 +46,7 @@ class MeanMask:
         chosen = np.unique(np.linspace(0, len(training) - 1, min(len(training), MOST_SCANS)).astype(np.int64))
         masks = np.asarray(training.targets(chosen))
         self._masks = [masks[a:b] for a, b in pairwise([*range(0, len(masks), BATCH), len(masks)])]
+        self._units = np.unique(training.units[chosen], return_inverse=True)[1]
         self._classes = classes
         self.share = np.stack([np.mean(masks == c, axis=0) for c in range(classes)])
 
@@ -65,13 +66,12 @@ class MeanMask:
 
     def _dice(self, logits: NDArray[np.float64], label: int) -> float:
         said = logits.argmax(axis=0) == label
-        found: list[float] = []
-        for masks in self._masks:
-            true = masks == label
-            both, sizes = (true & said).reshape(len(masks), -1), true.reshape(len(masks), -1)
-            size = said.sum() + sizes.sum(axis=1)
-            found += (2 * both.sum(axis=1)[size > 0] / size[size > 0]).tolist()
-        return float(np.mean(found)) if found else 0.0
+        true = [(masks == label).reshape(len(masks), -1) for masks in self._masks]
+        both = np.concatenate([(part & said.reshape(-1)).sum(axis=1) for part in true])
+        sizes = np.concatenate([part.sum(axis=1) + said.sum() for part in true])
+        # Slices of one scan count together, as they do where the metric is computed.
+        both, sizes = np.bincount(self._units, both), np.bincount(self._units, sizes)
+        return float(np.mean(2 * both[sizes > 0] / sizes[sizes > 0])) if sizes.any() else 0.0
 
 
 def _shifted(logits: NDArray[np.float64], label: int, factor: float) -> NDArray[np.float64]:

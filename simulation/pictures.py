@@ -64,7 +64,8 @@ class Pictures:
         names: dict[str, str] = {}
         for kind, image in images.items():
             name = f"reconstructions/{stem}-{row.target:04d}-{kind}.png"
-            pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+            flat = image[:, image.shape[1] // 2] if image.ndim == 4 else image  # of a volume its middle slice
+            pixels = np.rint(np.clip(flat, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
             Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(self._folder.path / name)
             names[f"{kind}_png"] = name
         return names

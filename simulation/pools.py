@@ -1,5 +1,6 @@
 """Where truth and adversary are kept apart: public data, decoys, and the images that a round really used."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -9,13 +10,15 @@ from numpy.typing import NDArray
 
 from clients.sampling import draws_of_round
 from configs import HOSPITALS, Experiment, derive, root_of
+from configs.sections import TrainingSettings
 from server.adversary.base import PublicData
 from simulation.setup import Setup
 from tasks.base import Records
 from tasks.registry import phantom
-from tasks.views import view
+from tasks.views import draw_views, view
 
 PHANTOM_PUBLIC_SEED = 1_000_003  # never a hospital's phantom
+MOST_BYTES = 2**30  # of images that nobody trained on
 LEAST_DECOYS = 19  # per target, so that a single hit has p = .05
 
 
@@ -39,7 +42,7 @@ class Targets:
     """The images that one hospital's release of one round was made from.
 
     Attributes:
-        images: uint8 (n, channels, height, width), as the network saw the first view of each.
+        images: uint8 (n, channels, ...), as the network saw the first view of each.
         ids: their names.
         sites: their sites.
     """
@@ -58,6 +61,9 @@ def make_pools(setup: Setup) -> Pools:
     experiment = setup.experiment
     settings = experiment.adversary
     unseen = Records.joined([setup.heldout, setup.deal.leftover])
+    most = max(1000, MOST_BYTES // math.prod(unseen.images.shape)) + settings.public_images
+    if len(unseen) > most:  # of a million images that max_records left over not all are decoded
+        unseen, _ = _divide(unseen, most, experiment.seed)
     if settings.public_data == "none":
         return Pools(PublicData(np.zeros((0, *setup.task.shape), dtype=np.uint8), "no public data"), unseen)
     if settings.public_data == "phantom" or experiment.phantom:
@@ -65,10 +71,18 @@ def make_pools(setup: Setup) -> Pools:
         more = _phantom(experiment, max(64, count))
         public, rest = _divide(more, settings.public_images, experiment.seed)
         words = f"{len(public)} synthetic images of the phantom, other than the hospitals'"
-        return Pools(PublicData(public.pixels(), words), rest if experiment.phantom else unseen)
+        return Pools(PublicData(_as_trained(setup, public), words), rest if experiment.phantom else unseen)
     public, rest = _divide(unseen, min(settings.public_images, len(unseen) // 2), experiment.seed)
     words = f"{len(public)} images of other {setup.task.unit}s of the same dataset, all sites mixed"
-    return Pools(PublicData(public.pixels(), words), rest)
+    return Pools(PublicData(_as_trained(setup, public), words), rest)
+
+
+def _as_trained(setup: Setup, records: Records) -> NDArray[np.uint8]:
+    """Return the images in the shape that the model is trained on: whole, or one crop of each, never flipped."""
+    rng = np.random.default_rng(derive(setup.experiment.seed, "public crops"))
+    still = TrainingSettings(flips=0.0)
+    views = draw_views(rng, len(records), still, whole=records.images.shape[1:], size=setup.task.shape[1:])
+    return view(torch.from_numpy(records.pixels()), views).numpy()
 
 
 def _divide(records: Records, limit: int, seed: int) -> tuple[Records, Records]:

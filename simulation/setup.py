@@ -8,6 +8,7 @@ import numpy as np
 import tasks
 from clients.planning import Plan, plan_deal
 from configs import Experiment, InputError
+from simulation.scoring.similarity import WINDOW
 from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
 from tasks.models import build
@@ -84,8 +85,11 @@ def _check_adversary(experiment: Experiment, task: Task) -> None:
     from server.adversary.registry import attack
 
     settings = experiment.adversary
-    if task.spec.dense:
-        raise InputError("adversary.placement: attacks are not there for segmentation yet; set it to none.")
+    if min(task.shape[1:]) < WINDOW:
+        raise InputError(
+            f"adversary.placement: attacks are scored in windows of {WINDOW} pixels a side, and the images have "
+            f"{' x '.join(map(str, task.shape[1:]))}; enlarge them, or set it to none."
+        )
     chair = placement(settings.placement)
     for name in settings.attacks:
         try:

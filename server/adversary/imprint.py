@@ -157,7 +157,7 @@ class Imprint(Attack):
             return partial(cosines_with_home, rows)
         return Membership.of(rows, model, at, norm=terms.clipping_norm, batch=terms.expected_batch).scores
 
-    def _model(self, public: PublicData, shape: tuple[int, int, int]) -> PublicModel:
+    def _model(self, public: PublicData, shape: tuple[int, ...]) -> PublicModel:
         key = hashlib.sha256(np.ascontiguousarray(public.images).tobytes() + repr(shape).encode()).hexdigest()
         if key not in self._fitted:
             self._fitted = {key: fit(public, shape, self.settings.components)}  # one at a time: it is large

@@ -40,7 +40,7 @@ class PublicModel:
         rehearsal: float32 (at most 32, D), held-out images, to try a readout on.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     centre: NDArray[np.float32]
     scale: float
     components: NDArray[np.float32]
@@ -68,21 +68,21 @@ def encode(
 
 
 def decode(
-    z: NDArray[np.floating], centre: NDArray[np.float32], scale: float, shape: tuple[int, int, int]
+    z: NDArray[np.floating], centre: NDArray[np.float32], scale: float, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     """Map z (n, D) back to intensities, float32 (n, channels, height, width), clipped to [0, 1]."""
     pixels = (z / scale + centre) * PIXEL_STD + PIXEL_MEAN
     return np.clip(pixels, 0, 1).astype(np.float32).reshape(len(z), *shape)
 
 
-def mean_image(public: PublicData, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+def mean_image(public: PublicData, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return the mean public image, float32 `shape` in [0, 1]; mid-grey if the adversary owns none."""
     if len(public.images) == 0:
         return np.full(shape, 0.5, dtype=np.float32)
     return (public.images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)
 
 
-def usable_images(images: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def usable_images(images: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return the public images, with fewer than 8 joined by 256 synthetic smooth fields.
 
     Raises:
@@ -96,13 +96,13 @@ def usable_images(images: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDA
     # Grey smooth fields with a little colour: no medical prior, only that neighbouring pixels resemble each
     # other.
     noise = rng.standard_normal((_SYNTHETIC, *shape)) + 2 * rng.standard_normal((_SYNTHETIC, 1, *shape[1:]))
-    fields = scipy.ndimage.gaussian_filter(noise, (0, 0, shape[1] / 6, shape[2] / 6), mode="wrap")
+    fields = scipy.ndimage.gaussian_filter(noise, (0, 0, *(side / 6 for side in shape[1:])), mode="wrap")
     level = 128.0 if len(images) == 0 else images.mean(axis=0, dtype=np.float64)
     synthetic = np.clip(level + 50 * fields / fields.std(), 0, 255).astype(np.uint8)
     return np.concatenate([images.reshape(-1, *shape), synthetic])
 
 
-def fit(public: PublicData, shape: tuple[int, int, int], components: int) -> PublicModel:
+def fit(public: PublicData, shape: tuple[int, ...], components: int) -> PublicModel:
     """Fit the model; with fewer than 8 public images smooth random fields stand in for the missing ones.
 
     Two thirds of the images give the components, the last third their variances: on the images that shaped
@@ -130,10 +130,10 @@ def fit(public: PublicData, shape: tuple[int, int, int], components: int) -> Pub
     return _describe(inputs[held], basis, centre, scale, shape)
 
 
-def cosines(flat: NDArray[np.floating], shape: tuple[int, int, int], *, inverse: bool = False) -> NDArray[np.floating]:
-    """Return the orthonormal 2-D cosine transform of every channel (or its inverse), (n, D) to (n, D)."""
+def cosines(flat: NDArray[np.floating], shape: tuple[int, ...], *, inverse: bool = False) -> NDArray[np.floating]:
+    """Return the orthonormal cosine transform of every channel over its space (or the inverse), (n, D) to (n, D)."""
     transform = scipy.fft.idctn if inverse else scipy.fft.dctn
-    changed = transform(flat.reshape(len(flat), *shape), axes=(2, 3), norm="ortho")
+    changed = transform(flat.reshape(len(flat), *shape), axes=range(2, 1 + len(shape)), norm="ortho")
     return np.asarray(changed).reshape(flat.shape)
 
 
@@ -161,13 +161,13 @@ def _describe(
     basis: NDArray[np.float32],
     centre: NDArray[np.float32],
     scale: float,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
 ) -> PublicModel:
     coordinates = held @ basis.T
     left = held - coordinates @ basis
     spectrum = np.mean(cosines(left, shape).astype(np.float64) ** 2, axis=0)
     # A few held-out images say little about a single frequency, more about its neighbourhood.
-    smooth = scipy.ndimage.gaussian_filter(spectrum.reshape(shape), (0, 1.5, 1.5)).ravel()
+    smooth = scipy.ndimage.gaussian_filter(spectrum.reshape(shape), (0, *[1.5] * (len(shape) - 1))).ravel()
     residual = (len(held) * spectrum + 10 * smooth) / (len(held) + 10)
     variances = np.mean(coordinates.astype(np.float64) ** 2, axis=0)
     return PublicModel(

@@ -9,7 +9,8 @@ from scipy.ndimage import uniform_filter
 
 WINDOW = 7  # side of the uniform SSIM window
 BEST_PSNR = 100.0  # of equal images: a report holds no infinity
-_BLOCK = 256  # images at a time
+_BLOCK = 256  # images at a time, fewer where they are volumes
+_VALUES = 2**24  # of one block
 
 Images = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
 
@@ -25,11 +26,12 @@ def intensities(images: Images) -> NDArray[np.float64]:
 def ssim(first: Images, second: Images) -> NDArray[np.float64]:
     """Return the structural similarity of each pair, (n,).
 
-    Wang et al. 2004 with a uniform 7x7 window, sample covariance and data range 1, averaged over channels:
-    the defaults of scikit-image's `structural_similarity(..., data_range=1, channel_axis=0)`.
+    Wang et al. 2004 with a uniform window of 7 pixels a side (7x7, or 7x7x7 for volumes), sample covariance and
+    data range 1, averaged over channels: the defaults of scikit-image's
+    `structural_similarity(..., data_range=1, channel_axis=0)`.
 
     Args:
-        first: (n, channels, height, width), uint8 or floats in [0, 1].
+        first: (n, channels, height, width) or (n, channels, depth, height, width), uint8 or floats in [0, 1].
         second: the same shape.
 
     Raises:
@@ -39,32 +41,36 @@ def ssim(first: Images, second: Images) -> NDArray[np.float64]:
     if min(first.shape[2:]) < WINDOW:
         raise ValueError(f"SSIM needs sides of at least {WINDOW} pixels, the images are {first.shape[2:]}")
     scores = np.empty(len(first))
-    for start in range(0, len(first), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    block = _block(first)
+    for start in range(0, len(first), block):
+        part = slice(start, start + block)
         scores[part] = _ssim(intensities(first[part]), intensities(second[part]))
     return scores
 
 
 def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    def local(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        size: Any = (1, 1, WINDOW, WINDOW)  # scipy's stub knows only one size for all axes
-        edge = WINDOW // 2  # only windows that lie within the image
-        return uniform_filter(values, size)[:, :, edge:-edge, edge:-edge]
+    axes = a.ndim - 2
+    edge = WINDOW // 2  # only windows that lie within the image
+    within = (slice(None), slice(None), *[slice(edge, -edge)] * axes)
 
-    sample = WINDOW**2 / (WINDOW**2 - 1)
+    def local(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        size: Any = (1, 1, *[WINDOW] * axes)  # scipy's stub knows only one size for all axes
+        return uniform_filter(values, size)[within]
+
+    sample = WINDOW**axes / (WINDOW**axes - 1)
     mean_a, mean_b = local(a), local(b)
     var_a = sample * (local(a * a) - mean_a**2)
     var_b = sample * (local(b * b) - mean_b**2)
     both = sample * (local(a * b) - mean_a * mean_b)
     c1, c2 = 0.01**2, 0.03**2
     similar = (2 * mean_a * mean_b + c1) * (2 * both + c2)
-    return np.mean(similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)), axis=(1, 2, 3))
+    return np.mean(similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)), axis=tuple(range(1, a.ndim)))
 
 
 def psnr(first: Images, second: Images) -> NDArray[np.float64]:
     """Return the peak signal-to-noise ratio of each pair in dB at peak 1, (n,); 100 dB at most."""
     _same(first, second)
-    error = np.mean((intensities(first) - intensities(second)) ** 2, axis=(1, 2, 3))
+    error = np.mean((intensities(first) - intensities(second)) ** 2, axis=tuple(range(1, first.ndim)))
     return -10 * np.log10(np.maximum(error, 10 ** (-BEST_PSNR / 10)))
 
 
@@ -83,12 +89,17 @@ def squared_errors(first: Images, second: Images) -> NDArray[np.float64]:
     a = intensities(first).reshape(len(first), size)
     norms = np.einsum("nd,nd->n", a, a)
     errors = np.empty((len(first), len(second)))
-    for start in range(0, len(second), _BLOCK):
-        b = intensities(second[start : start + _BLOCK])
+    block = _block(second)
+    for start in range(0, len(second), block):
+        b = intensities(second[start : start + block])
         b = b.reshape(len(b), size)
-        block = norms[:, None] + np.einsum("md,md->m", b, b) - 2 * (a @ b.T)
-        errors[:, start : start + _BLOCK] = np.maximum(block, 0.0) / max(1, size)
+        distances = norms[:, None] + np.einsum("md,md->m", b, b) - 2 * (a @ b.T)
+        errors[:, start : start + block] = np.maximum(distances, 0.0) / max(1, size)
     return errors
+
+
+def _block(images: Images) -> int:
+    return max(1, min(_BLOCK, _VALUES // max(1, math.prod(images.shape[1:]))))
 
 
 def _centred(images: Images) -> NDArray[np.float64]:
@@ -97,5 +108,7 @@ def _centred(images: Images) -> NDArray[np.float64]:
 
 
 def _same(first: Images, second: Images) -> None:
-    if first.shape != second.shape or first.ndim != 4:
-        raise ValueError(f"need two equal shapes (n, channels, height, width), got {first.shape} and {second.shape}")
+    if first.shape != second.shape or first.ndim not in (4, 5):
+        raise ValueError(
+            f"need two equal shapes (n, channels, [depth,] height, width), got {first.shape} and {second.shape}"
+        )

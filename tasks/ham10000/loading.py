@@ -48,9 +48,9 @@ def load_splits(root: Path, *, size: int, classes: int, split_seed: int, skip: b
     train, validation, test = split_rows(metadata, split_seed)
     whole = np.ones(len(rows), dtype=np.bool_)
     whole[list(damaged)] = False
-    parts = [records.take(part[whole[part]]) for part in (train, validation, test)]
+    train, validation, test = (part[whole[part]] for part in (train, validation, test))
     notes = (*metadata.notes, *(damaged[row] for row in sorted(damaged)))
-    return Splits(*parts, metadata.fingerprint, notes)
+    return Splits(records.take(train), records.take(validation), records.take(test), metadata.fingerprint, notes)
 
 
 def labels_of(diagnoses: NDArray[np.str_], classes: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ CLASSES = ("background", "liver", "tumour")
 LIVER, TUMOUR = 1, 2
 # The largest scan of LiTS has 512 x 512 x 1026 voxels; a header that claims far more is an accident or an attack.
 MAX_VOXELS = 400_000_000
+SAME_DIRECTION = 1e-2  # most that a direction may differ between image and label, each of length 1
 # Slices from below upwards; in a slice rows run from front to back and columns from the patient's right to left,
 # as radiologists look at it.
 AXES = "LPS"
@@ -53,14 +54,20 @@ def read_volume(scan: Scan, shape: tuple[int, int, int]) -> Volume:
 
     The image is windowed, then interpolated linearly; labels take the nearest voxel. Voxel centres stay aligned:
     a grid's outer faces, not its outer centres, coincide with the original's. Image and label are each turned
-    by their own header; that their origins agree is not asked (label tools often drop them), only their shapes.
+    by their own header. Where the headers turn them alike their origins may differ (label tools often drop them);
+    where they do not, the turned volumes have to start at one place, or they would be mirrored against each other.
 
     Raises:
         InputError: naming the file that is truncated, no NIfTI, not three-dimensional, larger than MAX_VOXELS,
             without a usable affine, of another shape than its image, not finite, or with a class beyond 2.
     """
-    image, spacing = _oriented(scan.image)
-    label, _ = _oriented(scan.label)
+    image, spacing, header, turned = _oriented(scan.image)
+    label, _, own_header, own_turned = _oriented(scan.label)
+    if not _alike(header, own_header) and not _together(turned, own_turned):
+        raise InputError(
+            f"{scan.label}: its header turns it another way than its image's, so the two would be laid over each other "
+            "mirrored or rotated; download both again."
+        )
     if image.shape != label.shape:
         sides = [" x ".join(str(s) for s in reversed(t.shape)) for t in (label, image)]
         raise InputError(f"{scan.label}: has {sides[0]} voxels, but its image {sides[1]}; download both again.")
@@ -93,8 +100,20 @@ def _resampled(volume: Tensor, shape: tuple[int, int, int], mode: str) -> NDArra
     return torch.round(torch.as_tensor(out)[0]).to(torch.uint8).numpy()
 
 
-def _oriented(path: Path) -> tuple[Tensor, float]:
-    """Return float32 (depth, height, width) along AXES reversed, and the spacing of slices in mm."""
+def _alike(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+    """Whether two affines have the same directions."""
+    lengths = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (first, second)]
+    return bool(np.abs(first[:3, :3] / lengths[0] - second[:3, :3] / lengths[1]).max() <= SAME_DIRECTION)
+
+
+def _together(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+    """Whether two affines have the same directions and begin within a voxel of each other."""
+    voxel = float(np.linalg.norm(first[:3, :3], axis=0).min())
+    return _alike(first, second) and bool(np.linalg.norm(first[:3, 3] - second[:3, 3]) <= voxel)
+
+
+def _oriented(path: Path) -> tuple[Tensor, float, NDArray[np.float64], NDArray[np.float64]]:
+    """Return float32 (depth, height, width) along AXES reversed, spacing of slices in mm, affines before and after."""
     from monai.data.image_reader import NibabelReader
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms.spatial.array import Orientation
@@ -109,8 +128,9 @@ def _oriented(path: Path) -> tuple[Tensor, float]:
     turned: Any = Orientation(AXES, labels=(("L", "R"), ("P", "A"), ("I", "S")))(
         MetaTensor(values[None], affine=torch.from_numpy(affine))
     )
-    spacing = float(np.linalg.norm(np.asarray(turned.affine)[:3, 2]))
-    return turned.as_tensor()[0].permute(2, 1, 0).contiguous(), spacing
+    after = np.asarray(turned.affine, dtype=np.float64)
+    spacing = float(np.linalg.norm(after[:3, 2]))
+    return turned.as_tensor()[0].permute(2, 1, 0).contiguous(), spacing, affine, after
 
 
 def _checked(path: Path) -> NDArray[np.float64]:

@@ -22,9 +22,9 @@ def test_the_papers_settings_against_reference_values() -> None:
     rows = {(row.seen.who, budget): row for budget, row in paper_bounds(PAPER_BUDGETS[:4])}
     worst = {"HAM10000": (2.8e-4, 0.0122, 0.223, 0.636), "MSD Liver": (0.0166, 0.180, 0.742, 0.968)}
     relaxed = {"HAM10000": (1.3e-4, 4.3e-4, 0.0078, 0.069), "MSD Liver": (0.0098, 0.037, 0.274, 0.648)}
-    for name in worst:
+    for name, expected in worst.items():
         found = [rows[name, budget] for budget in PAPER_BUDGETS[:4]]
-        assert [r.worst_case for r in found] == pytest.approx(worst[name], rel=0.02)
+        assert [r.worst_case for r in found] == pytest.approx(expected, rel=0.02)
         assert [r.relaxed for r in found] == pytest.approx(relaxed[name], rel=0.025)
         assert all(r.epsilon is not None and r.epsilon < b for r, b in zip(found, PAPER_BUDGETS, strict=False))
         assert [r.epsilon_opacus_rdp for r in found] == pytest.approx(PAPER_BUDGETS[:4])

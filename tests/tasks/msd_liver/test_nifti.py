@@ -60,6 +60,28 @@ def test_any_direction_and_type_gives_the_same_volume(put: Put, to: str, kind: A
     assert got.tumour == (label == 2).sum()
 
 
+def test_a_label_turned_another_way_than_its_image_is_refused(put: Put) -> None:
+    # Each would be turned by its own header, and the two would be laid over each other mirrored.
+    home = put("liver_1", to="LPS")
+    file = home / "labelsTr" / "liver_1.nii.gz"
+    label = nib.load(file)
+    mirrored = label.affine @ np.diag([-1.0, 1.0, 1.0, 1.0])
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), mirrored), file)
+    refused(home, "liver_1", "another way")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_label_stored_along_other_axes_fits_if_its_header_says_so(put: Put, axis: int) -> None:
+    home = put("liver_1", to="LPS")
+    expected = read_volume(scan(home, "liver_1"), (8, 10, 12))
+    file = home / "labelsTr" / "liver_1.nii.gz"
+    label = nib.load(file)
+    turn = np.eye(4)
+    turn[axis, axis], turn[axis, 3] = -1.0, label.shape[axis] - 1
+    nib.save(nib.Nifti1Image(np.flip(np.asanyarray(label.dataobj), axis), label.affine @ turn), file)
+    np.testing.assert_array_equal(read_volume(scan(home, "liver_1"), (8, 10, 12)).mask, expected.mask)
+
+
 @pytest.mark.parametrize("shape", [(5, 7, 9), (16, 20, 24), (8, 5, 12)])
 def test_resampling_against_scipy(put: Put, shape: tuple[int, int, int]) -> None:
     home = put("liver_1", to="LPS")
