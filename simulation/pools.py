@@ -19,6 +19,7 @@ from tasks.views import draw_views, view
 
 PHANTOM_PUBLIC_SEED = 1_000_003  # never a hospital's phantom
 MOST_BYTES = 2**30  # of images that nobody trained on
+LEAST_PHANTOM = {"ham10000": 64, "radimagenet": 64, "msd_liver": 8}  # images or scans that a phantom has at least
 LEAST_DECOYS = 19  # per target, so that a single hit has p = .05
 
 
@@ -68,7 +69,7 @@ def make_pools(setup: Setup) -> Pools:
         return Pools(PublicData(np.zeros((0, *setup.task.shape), dtype=np.uint8), "no public data"), unseen)
     if settings.public_data == "phantom" or experiment.phantom:
         count = settings.public_images * (2 if experiment.phantom else 1)
-        more = _phantom(experiment, max(64, count))
+        more = _phantom(experiment, max(LEAST_PHANTOM[experiment.task.name], count))
         public, rest = _divide(more, settings.public_images, experiment.seed)
         words = f"{len(public)} synthetic images of the phantom, other than the hospitals'"
         return Pools(PublicData(_as_trained(setup, public), words), rest if experiment.phantom else unseen)

@@ -31,6 +31,19 @@ def test_ssim_and_psnr_are_scikit_images(seed, channels, height, width, noise):
             assert ratio == 100.0
 
 
+@pytest.mark.parametrize("shape", [(1, 7, 9, 12), (2, 8, 7, 7)])
+def test_volumes_are_scored_as_scikit_image_does(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    first = rng.random((3, *shape))
+    second = np.clip(first + 0.2 * rng.standard_normal(first.shape), 0, 1)
+    expected = [structural_similarity(a, b, data_range=1, channel_axis=0) for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(ssim(first, second), expected, atol=1e-9)
+    ratios = [peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(psnr(first, second), ratios, atol=1e-9)
+    with pytest.raises(ValueError, match="7 pixels"):
+        ssim(first[:, :, :6], second[:, :, :6])
+
+
 def test_blocks_and_bytes_agree_with_floats():
     rng = np.random.default_rng(0)
     a = rng.integers(0, 256, (300, 3, 8, 9), dtype=np.uint8)
