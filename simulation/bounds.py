@@ -3,15 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from scipy.stats import binom
 
 import privacy
-from clients.planning import Plan
 from privacy.rdp import opacus_noise_multiplier
-from simulation.setup import Setup
+
+if TYPE_CHECKING:  # they import torch, which no bound needs
+    from clients.planning import Plan
+    from simulation.setup import Setup
 
 # A record takes part in more steps than this quantile says with probability .001.
 FEW = 0.999
@@ -112,7 +114,7 @@ def bound(seen: Seen, delta: float) -> BoundRow:
     )
 
 
-def experiment_bounds(setup: Setup, candidates: int | None = None) -> tuple[list[BoundRow], list[str]]:
+def experiment_bounds(setup: "Setup", candidates: int | None = None) -> tuple[list[BoundRow], list[str]]:
     """Return the bounds of every hospital of an experiment and of its pooled twin, and what has none, in words.
 
     Args:
@@ -143,12 +145,12 @@ def experiment_bounds(setup: Setup, candidates: int | None = None) -> tuple[list
 
 
 def _seen(
-    plan: Plan, what: str, noise: float, steps: int, candidates: int, images: Mapping[str, Any], who: str = ""
+    plan: "Plan", what: str, noise: float, steps: int, candidates: int, images: Mapping[str, Any], who: str = ""
 ) -> Seen:
     return Seen(who or plan.hospital, what, noise, plan.sample_rate, steps, candidates, **images)
 
 
-def _sums(plan: Plan, plans: Mapping[str, Plan]) -> list[tuple[str, float]]:
+def _sums(plan: "Plan", plans: "Mapping[str, Plan]") -> list[tuple[str, float]]:
     """Noise on the sum of all hospitals' releases, and what is left where another hospital takes off its own."""
     total = sum(p.noise_multiplier**2 for p in plans.values())
     loudest = max(p.noise_multiplier**2 for p in plans.values() if p.hospital != plan.hospital)
@@ -158,7 +160,7 @@ def _sums(plan: Plan, plans: Mapping[str, Plan]) -> list[tuple[str, float]]:
     ]
 
 
-def _pooled(setup: Setup, candidates: int | None, images: Mapping[str, Any]) -> list[Seen]:
+def _pooled(setup: "Setup", candidates: int | None, images: Mapping[str, Any]) -> list[Seen]:
     """One hospital with everybody's records: at the same budget, and at the largest noise of the federation."""
     experiment, plans = setup.experiment, list(setup.plans.values())
     units = sum(p.units for p in plans)
@@ -173,7 +175,7 @@ def _pooled(setup: Setup, candidates: int | None, images: Mapping[str, Any]) -> 
     return [Seen("pooled twin", what, noise, rate, steps, candidates or units, **images) for what, noise in rows]
 
 
-def typical_norm(setup: Setup, most: int = 500) -> float:
+def typical_norm(setup: "Setup", most: int = 500) -> float:
     """Return the median Euclidean norm of held-out images with intensities in [0, 1]."""
     rows = np.linspace(0, len(setup.heldout) - 1, num=min(most, len(setup.heldout))).astype(np.int64)
     pixels = setup.heldout.pixels(rows).reshape(len(rows), -1).astype(np.float64) / 255.0

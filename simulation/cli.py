@@ -11,7 +11,6 @@ from rich.console import Console
 from configs import Experiment, FedwardError, InputError, Study, load
 from simulation import cli_audit, cli_bounds, cli_data, cli_privacy
 from simulation.cli_options import Config, Json, Settings, console, print_json
-from simulation.showing import show_run, show_study
 
 app = typer.Typer(
     name="fedward",
@@ -55,6 +54,7 @@ def simulate(
     Example: fedward simulate demo --set privacy.mechanism=local --set privacy.epsilon=8
     """
     from simulation.run import simulate as run_experiment
+    from simulation.showing import show_run
 
     loaded = _load(config, settings, engine)
     experiment = loaded.experiment if isinstance(loaded, Study) else loaded
@@ -78,6 +78,7 @@ def budgets(
 
     Example: fedward budgets demo --set 'study.budgets=[none, 1e6, 8]'
     """
+    from simulation.showing import show_study
     from simulation.study import run_budgets
 
     loaded = _load(config, settings, engine)
@@ -98,6 +99,7 @@ def attack(
     """Attack the views that a run recorded again, without training."""
     from server.adversary.registry import ATTACKS
     from simulation.run import attack_again
+    from simulation.showing import show_run
 
     unknown = [a for a in attacks or [] if a not in ATTACKS]
     if unknown:

@@ -1,15 +1,17 @@
 """The command `fedward audit`: does what is released contradict what the ledger claims?"""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clients.planning import Plan
 from configs import InputError, RunStoppedError, Study, load
-from simulation.auditing import Audit, audit_plan
 from simulation.cli_options import Config, Json, Settings, console, print_json
 from simulation.cli_privacy import as_content
+
+if TYPE_CHECKING:  # they import torch: seconds that no other command should wait
+    from clients.planning import Plan
+    from simulation.auditing import Audit
 
 WORDS = (
     "An audit gives lower bounds: it can refute a claim and never proves one. It sees the faults that show at its own "
@@ -32,6 +34,7 @@ def audit(
 
     Example: fedward audit ham10000_eps8 --canaries 4000
     """
+    from simulation.auditing import audit_plan
     from simulation.setup import prepare
 
     loaded = load(config, settings or [])
@@ -54,18 +57,18 @@ def audit(
         raise RunStoppedError(f"The claim is refuted: {'; '.join(found.refuted)}.")
 
 
-def _chosen(plans: dict[str, Plan], hospital: str | None) -> Plan:
+def _chosen(plans: "dict[str, Plan]", hospital: str | None) -> "Plan":
     if hospital is not None and hospital not in plans:
         raise InputError(f"--hospital {hospital}: no such hospital; choose from {', '.join(sorted(plans))}.")
     return plans[hospital] if hospital else max(plans.values(), key=lambda p: (p.sample_rate, p.hospital))
 
 
-def verdict(found: Audit) -> str:
+def verdict(found: "Audit") -> str:
     """Return the outcome in words."""
     return "the claim is refuted" if found.refuted else "no contradiction found"
 
 
-def as_report(found: Audit, hospital: str) -> dict[str, Any]:
+def as_report(found: "Audit", hospital: str) -> dict[str, Any]:
     """Return an audit as JSON content."""
     content = asdict(found)
     return {
@@ -78,7 +81,7 @@ def as_report(found: Audit, hospital: str) -> dict[str, Any]:
     }
 
 
-def _lines(found: Audit, hospital: str) -> list[str]:
+def _lines(found: "Audit", hospital: str) -> list[str]:
     share = 1.0 - (1.0 - found.confidence) / 4
     spread = "" if found.dispersion is None else f" (variance {found.dispersion:.3g} of what it should be)"
     part = "" if found.steps == found.planned_steps else f" of {found.planned_steps} planned"

@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from configs import InputError, Study, load
-from simulation.bounds import BoundRow, Seen, bound, experiment_bounds, paper_bounds
 from simulation.cli_options import Json, Settings, console, print_json
+
+if TYPE_CHECKING:  # it imports torch: seconds that no other command should wait
+    from simulation.bounds import BoundRow
 
 WORDS = (
     "worst case: bounds the probability with which anybody who sees this picks the right one of so many candidates. "
@@ -48,6 +50,8 @@ def bounds(
     notes: list[str] = []
     budgets: Sequence[float | None]
     if paper:
+        from simulation.bounds import paper_bounds
+
         found = paper_bounds()
         budgets, rows = [budget for budget, _ in found], [row for _, row in found]
         notes.append(
@@ -71,14 +75,17 @@ def bounds(
         console().print(note, highlight=False)
 
 
-def _of_experiment(config: str, settings: list[str] | None, prior: int | None) -> tuple[list[BoundRow], list[str]]:
+def _of_experiment(config: str, settings: list[str] | None, prior: int | None) -> "tuple[list[BoundRow], list[str]]":
+    from simulation.bounds import experiment_bounds
     from simulation.setup import prepare
 
     loaded = load(config, settings or [])
     return experiment_bounds(prepare(loaded.experiment if isinstance(loaded, Study) else loaded), prior)
 
 
-def _of_terms(noise: float, rate: float, steps: int, delta: float, candidates: int, pixels: int | None) -> BoundRow:
+def _of_terms(noise: float, rate: float, steps: int, delta: float, candidates: int, pixels: int | None) -> "BoundRow":
+    from simulation.bounds import Seen, bound
+
     try:
         return bound(
             Seen("these terms", f"{steps} step{'s' if steps > 1 else ''}", noise, rate, steps, candidates, pixels),
@@ -88,7 +95,7 @@ def _of_terms(noise: float, rate: float, steps: int, delta: float, candidates: i
         raise InputError(str(error)) from error
 
 
-def _show(rows: Sequence[BoundRow], budgets: Sequence[float | None], out: Console) -> None:
+def _show(rows: "Sequence[BoundRow]", budgets: Sequence[float | None], out: Console) -> None:
     table = Table(title="Reconstruction bounds", title_justify="left")
     with_budget = any(b is not None for b in budgets)
     names = ["of", "what is seen", *(["budget in the paper"] if with_budget else []), "noise", "rate", "steps"]
