@@ -134,6 +134,9 @@ def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Con
     checkpoints = folder.path / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     hospitals = len(setup.deal.hospitals)
+    if console is not None:
+        for note in setup.notes:
+            console.print(f"note: {note}", highlight=False, markup=False)
     if console is not None and pools is not None:
         announce_views(setup, folder.path, console)
     display = ProgressDisplay(console or Console(quiet=True), experiment.training.rounds, folder.path.name)
@@ -199,6 +202,7 @@ def _finish(
         "clean": None if clean is None else {"round": clean, "metrics": utility_after(table, measured, clean)},
         **found,
         "heldout": len(setup.heldout),
+        "notes": list(setup.notes),
         "public_data": pools.public.description if pools is not None else None,
         "hospitals": hospitals,
         "attacks": attacks.summary,

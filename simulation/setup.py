@@ -28,6 +28,7 @@ class Setup:
         heldout_by_hospital: positions in `heldout` that belong to each hospital's site or deal.
         plans: by hospital.
         fingerprint: of the dataset.
+        notes: what was left out of the dataset and why, and what it cannot tell, a sentence each.
     """
 
     experiment: Experiment
@@ -37,6 +38,7 @@ class Setup:
     heldout_by_hospital: dict[str, list[int]]
     plans: dict[str, Plan]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 def prepare(experiment: Experiment) -> Setup:
@@ -62,6 +64,7 @@ def prepare(experiment: Experiment) -> Setup:
         heldout_by_hospital=_heldout_parts(experiment, dealt, heldout),
         plans=plan_deal(experiment, dealt),
         fingerprint=splits.fingerprint,
+        notes=splits.notes,
     )
 
 

@@ -48,6 +48,7 @@ def _limits(summaries: Sequence[Summary]) -> tuple[str, ...]:
         )
     words.append(_COMPOSE)
     words.append(_OUTSIDE_LEDGER)
+    words += dict.fromkeys(note for s in summaries for note in s.get("notes", ()))  # each once
     unit = per_unit(summaries[0])
     if unit != "patient" and any(h["epsilon"] for s in summaries for h in s["hospitals"]):
         words.append(

@@ -80,6 +80,21 @@ def test_damaged_data(tmp_path: Path, damage: str) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("damage", ["corrupt JPEG", "missing image"])
+def test_damaged_data_that_are_skipped_are_never_skipped_in_silence(tmp_path: Path, damage: str) -> None:
+    root = phantom_with(tmp_path, damage)
+    out = tmp_path / "run"
+    settings = ["--set", f"task.root={root}", "--set", "task.damaged=skip", "--set", "training.rounds=2"]
+    result = fedward("simulate", "demo", *SMALL, *settings, "--engine", "inline", "--out", str(out), "--json")
+    assert result.returncode == 0, result.stderr
+    (note,) = json.loads(result.stdout)["notes"]
+    assert "ISIC_" in note
+    assert "note: " in result.stderr
+    assert "ISIC_" in result.stderr
+    page = (out / "report.html").read_text()
+    assert note.split("ISIC_")[1][:7] in page
+
+
 def test_no_such_preset_names_the_nearest(tmp_path: Path) -> None:
     result = fedward("simulate", "ham1000", "--out", str(tmp_path / "x"))
     assert result.returncode == 2
