@@ -52,7 +52,8 @@ def local_update(
         plan: the hospital's terms.
         training: steps, views and optimiser.
         root: the hospital stream's root.
-        run: the run; two runs of one seed draw alike and never share noise, which their difference would cancel.
+        run: the run and its data; two runs of one seed draw alike and never share noise, which their difference
+            would cancel.
         round_number: from 1.
         broadcast: sha256 of the broadcast; another broadcast never meets the same noise.
         size: spatial shape of what the model is trained on: the image's, or a crop's.

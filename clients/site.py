@@ -90,7 +90,15 @@ def ledger_file(folder: Path, hospital: str) -> Path:
 class Site:
     """A hospital that answers the coordinator: it introduces itself, and it releases an update at most once a round."""
 
-    def __init__(self, settings: SiteSettings, records: Records, plan: Plan, spec: ModelSpec, loss: LossName) -> None:
+    def __init__(
+        self,
+        settings: SiteSettings,
+        records: Records,
+        plan: Plan,
+        spec: ModelSpec,
+        loss: LossName,
+        fingerprint: str,
+    ) -> None:
         self.settings = settings
         self.records = records
         self.plan = plan
@@ -98,6 +106,9 @@ class Site:
         self.loss: LossName = loss
         self.units = records.unit_rows(settings.experiment.unit)
         self.run = settings.experiment.digest()[:16]
+        # The same settings over other data are another run as far as noise goes: with equal noise the difference of the
+        # two releases would be what changed in the data, bare.
+        self.noise_run = f"{self.run}/{fingerprint}"
         self._opened: Ledger | None = None
 
     def introduce(self) -> float:
@@ -140,7 +151,7 @@ class Site:
                 plan=self.plan,
                 training=experiment.training,
                 root=self.settings.root,
-                run=self.run,
+                run=self.noise_run,
                 round_number=round_number,
                 broadcast=broadcast,
                 size=self.spec.shape[1:],
@@ -201,20 +212,21 @@ class Site:
 
 
 @functools.lru_cache(maxsize=4)
-def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan], Task]:
+def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan], Task, str]:
     """Load and deal once per process; every hospital of this process shares the memory-mapped images."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     settings = SiteSettings.read(settings_path)
     task = tasks.get(settings.experiment.task)
-    records, _ = task.load().parts(settings.experiment.task.holdout)
+    splits = task.load()
+    records, _ = splits.parts(settings.experiment.task.holdout)
     parts = deal_experiment(settings.experiment, records)
-    return settings, parts, plan_deal(settings.experiment, parts), task
+    return settings, parts, plan_deal(settings.experiment, parts), task, splits.fingerprint
 
 
 @functools.lru_cache(maxsize=64)
 def site(settings_path: str, partition: int) -> Site:
     """Return the hospital with this index, of the node's settings file."""
-    settings, parts, planned, task = _hospitals(settings_path)
+    settings, parts, planned, task, fingerprint = _hospitals(settings_path)
     hospital = parts.hospitals[partition]
-    return Site(settings, hospital.records, planned[hospital.name], task.spec, task.loss)
+    return Site(settings, hospital.records, planned[hospital.name], task.spec, task.loss, fingerprint)

@@ -128,6 +128,7 @@ def _numerical(history: tuple[Spend, ...], delta: float, records: int) -> _Price
     try:
         removed, tolerance = invert(Parts(parts, effort=effort), target, basic)
         added, other = _added(parts, removed, target)
+        highest = max(removed * (1.0 + tolerance), added * (1.0 + other))
         value, tolerance = (removed, tolerance) if removed >= added else (added, other)
     except InversionError:
         lower = max(_single_step(spend, delta, records) for spend in history)
@@ -136,7 +137,7 @@ def _numerical(history: tuple[Spend, ...], delta: float, records: int) -> _Price
             moments = min(moments, group_bounds.revealed(history[0], records, delta))
         upper = max(lower, min(basic, moments)) * (1.0 + 1e-9)
         return lower * (1.0 - 1e-9), upper, upper, "rigorous"
-    return value * (1.0 - tolerance), value, value * (1.0 + tolerance) + left_out, "numerical"
+    return value * (1.0 - tolerance), value, highest + left_out, "numerical"
 
 
 def _added(parts: tuple[tuple[StepLoss, int], ...], removed: float, delta: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import binom
 
 import privacy
+from configs.sections import TrainingSettings
 from privacy.rdp import opacus_noise_multiplier
 
 if TYPE_CHECKING:  # they import torch, which no bound needs
@@ -100,17 +101,25 @@ def bound(seen: Seen, delta: float) -> BoundRow:
         ncc = reading.ncc_mean
         if seen.norm is not None and seen.noise_multiplier > 0:
             psnr = reading.psnr_quantile(0.99)
-    prior = 1.0 / seen.candidates
+    # One candidate is found by whoever knows that there is no other.
+    worst, relaxed = (1.0, 1.0) if seen.candidates == 1 else _probabilities(terms, 1.0 / seen.candidates)
     return BoundRow(
         seen=seen,
         delta=delta,
         epsilon=price.upper if claimed else None,
         epsilon_opacus_rdp=price.opacus_rdp if claimed else None,
-        worst_case=privacy.reconstruction_bound(**terms, prior=prior, threat="worst_case"),
-        relaxed=privacy.reconstruction_bound(**terms, prior=prior, threat="relaxed"),
+        worst_case=worst,
+        relaxed=relaxed,
         participations=often,
         ncc=ncc,
         psnr=psnr,
+    )
+
+
+def _probabilities(terms: dict[str, Any], prior: float) -> tuple[float, float]:
+    return (
+        privacy.reconstruction_bound(**terms, prior=prior, threat="worst_case"),
+        privacy.reconstruction_bound(**terms, prior=prior, threat="relaxed"),
     )
 
 
@@ -126,18 +135,24 @@ def experiment_bounds(setup: "Setup", candidates: int | None = None) -> tuple[li
         return [], ["noise_only bounds nothing: without clipping an image's share of the sum has no limit."]
     images = {"pixels": math.prod(setup.task.shape), "norm": typical_norm(setup)}
     local_steps, notes = experiment.training.local_steps, list[str]()
+    least = fewest_releases(experiment.training, len(setup.plans))
     seen: list[Seen] = []
     for plan in setup.plans.values():
         n = candidates or plan.units
         seen.append(_seen(plan, "one release", plan.noise_multiplier, local_steps, n, images))
         seen.append(_seen(plan, "all its releases", plan.noise_multiplier, plan.steps, n, images))
-        if local_steps == 1 and len(setup.plans) > 1 and plan.claims:
-            for what, noise in _sums(plan, setup.plans):
+        if local_steps == 1 and least > 1 and plan.claims:
+            for what, noise in _sums(plan, setup.plans, least):
                 seen.append(_seen(plan, what, noise, plan.steps, n, images))
     if local_steps > 1 and len(setup.plans) > 1:
         notes.append(
             f"With {local_steps} local steps a round the sum over hospitals protects no better than one hospital's own "
             f"noise: later steps start from a point that only that noise hides. No row is printed for it."
+        )
+    elif least == 1 and len(setup.plans) > 1:
+        notes.append(
+            "A round counts with a single release (training.quorum, training.cohort), so a sum may hold one hospital's "
+            "noise only. No row is printed for it."
         )
     if len(setup.plans) > 1 and experiment.privacy.claims:
         seen += _pooled(setup, candidates, images)
@@ -150,14 +165,24 @@ def _seen(
     return Seen(who or plan.hospital, what, noise, plan.sample_rate, steps, candidates, **images)
 
 
-def _sums(plan: "Plan", plans: "Mapping[str, Plan]") -> list[tuple[str, float]]:
-    """Noise on the sum of all hospitals' releases, and what is left where another hospital takes off its own."""
-    total = sum(p.noise_multiplier**2 for p in plans.values())
-    loudest = max(p.noise_multiplier**2 for p in plans.values() if p.hospital != plan.hospital)
+def _sums(plan: "Plan", plans: "Mapping[str, Plan]", least: int) -> list[tuple[str, float]]:
+    """Noise on the sum of releases in a round of the fewest hospitals that count, and what another one leaves of it.
+
+    The others are taken to be the quietest; the one who takes its own noise off the sum is one of them.
+    """
+    own = plan.noise_multiplier**2
+    others = sorted(p.noise_multiplier**2 for p in plans.values() if p.hospital != plan.hospital)
+    # Whoever takes off its own noise leaves the others': at worst the quietest of those that are left.
     return [
-        ("the sum of all hospitals", math.sqrt(total)),
-        ("the sum, by another hospital", math.sqrt(total - loudest)),
+        (f"the sum of {least} or more hospitals", math.sqrt(own + math.fsum(others[: least - 1]))),
+        ("that sum, by a hospital in it", math.sqrt(own + math.fsum(others[: max(0, least - 2)]))),
     ]
+
+
+def fewest_releases(training: TrainingSettings, hospitals: int) -> int:
+    """Return with how few releases a round counts."""
+    size = min(training.cohort or hospitals, hospitals)
+    return max(1, math.ceil(training.quorum * size - 1e-9)) if training.quorum <= 1 else int(training.quorum)
 
 
 def _pooled(setup: "Setup", candidates: int | None, images: Mapping[str, Any]) -> list[Seen]:
@@ -206,11 +231,13 @@ PAPER_DELTA = 8e-7
 PAPER_BUDGETS = (1.0, 8.0, 20.0, 32.0, 1e3, 1e6, 1e9, 1e12)
 
 
-def paper_bounds(budgets: Sequence[float] = PAPER_BUDGETS) -> list[tuple[float, BoundRow]]:
+def paper_bounds(
+    budgets: Sequence[float] = PAPER_BUDGETS, candidates: int | None = None
+) -> list[tuple[float, BoundRow]]:
     """Return (budget as the paper printed it, bounds at the noise it trained with) for its three datasets.
 
     The noise is the one at which opacus' RDP accountant prints the budget, as the paper's code did; the row's
-    epsilon is the exact one of that noise. One candidate in as many as there are training records.
+    epsilon is the exact one of that noise. Candidates: as many as there are training records, or as given.
     """
     rows: list[tuple[float, BoundRow]] = []
     for setting in PAPER:
@@ -224,7 +251,7 @@ def paper_bounds(budgets: Sequence[float] = PAPER_BUDGETS) -> list[tuple[float, 
                 noise,
                 setting.sample_rate,
                 setting.steps,
-                setting.records,
+                candidates or setting.records,
                 setting.pixels,
             )
             rows.append((budget, bound(seen, PAPER_DELTA)))

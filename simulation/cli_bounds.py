@@ -29,9 +29,9 @@ def bounds(
     noise_multiplier: Annotated[
         float | None, typer.Option(help="Instead of a configuration: noise / clipping norm.")
     ] = None,
-    sample_rate: Annotated[float, typer.Option(help="With --noise-multiplier.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="With --noise-multiplier.")] = 1,
-    delta: Annotated[float, typer.Option(help="With --noise-multiplier.")] = 1e-5,
+    sample_rate: Annotated[float | None, typer.Option(help="With --noise-multiplier; default 1.")] = None,
+    steps: Annotated[int | None, typer.Option(help="With --noise-multiplier; default 1.")] = None,
+    delta: Annotated[float | None, typer.Option(help="With --noise-multiplier; default 1e-5.")] = None,
     pixels: Annotated[
         int | None, typer.Option(min=2, help="Pixels of an image, for the bound without a prior.")
     ] = None,
@@ -47,12 +47,16 @@ def bounds(
     """
     if sum([config is not None, noise_multiplier is not None, paper]) != 1:
         raise InputError("fedward bounds: give one of a configuration, --noise-multiplier, or --paper.")
+    alone = {"--sample-rate": sample_rate, "--steps": steps, "--delta": delta, "--pixels": pixels}
+    stray = [name for name, value in alone.items() if value is not None]
+    if noise_multiplier is None and stray:
+        raise InputError(f"{stray[0]}: goes with --noise-multiplier only; a configuration brings its own.")
     notes: list[str] = []
     budgets: Sequence[float | None]
     if paper:
         from simulation.bounds import paper_bounds
 
-        found = paper_bounds()
+        found = paper_bounds(candidates=prior)
         budgets, rows = [budget for budget, _ in found], [row for _, row in found]
         notes.append(
             "The budget is what opacus' accountant prints for the noise, as in the paper; epsilon is the exact one. "
@@ -62,7 +66,8 @@ def bounds(
         rows, notes = _of_experiment(config, settings, prior)
         budgets = [None] * len(rows)
     else:
-        rows = [_of_terms(noise_multiplier or 0.0, sample_rate, steps, delta, prior or 1000, pixels)]
+        terms = (1.0 if sample_rate is None else sample_rate, 1 if steps is None else steps)
+        rows = [_of_terms(noise_multiplier or 0.0, *terms, 1e-5 if delta is None else delta, prior or 1000, pixels)]
         budgets = [None]
     if as_json:
         content = [

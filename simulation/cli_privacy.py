@@ -8,6 +8,7 @@ import typer
 
 import privacy
 from configs import InputError
+from privacy.ledger import verify
 from simulation.cli_options import Json, print_json
 
 Delta = Annotated[float, typer.Option(help="delta in (0, 1)")]
@@ -84,10 +85,11 @@ def ledger(
         if not path.is_file():
             raise InputError(f"{path}: no such ledger file.")
         try:
-            kept = privacy.Ledger.open(path)
+            own = [entry.spend for entry in verify(path)]
         except (privacy.LedgerError, ValueError) as error:
             raise InputError(str(error)) from error
-        own = [entry.spend for entry in kept.entries]
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         spends += [s for s in own if s is not None]
         unprotected += sum(s is None for s in own)
         rows.append({"file": str(path), "releases": len(own), "unprotected": sum(s is None for s in own)})

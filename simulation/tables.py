@@ -58,7 +58,7 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
     for name, plan in setup.plans.items():
         path = ledger_file(folder.ledgers, name)
         ledger = Ledger.open(path)
-        price = ledger.price(settings.delta) if plan.claims and ledger.entries else None
+        price = ledger.price(settings.delta) if plan.claims else None
         several = largest_unit(setup, name)
         whole = ledger.price(settings.delta, several) if price is not None and several > 1 else None
         rows.append(

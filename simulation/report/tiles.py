@@ -65,7 +65,11 @@ def _promised(summary: Summary) -> Tile:
     hospital = next(h for h in summary["hospitals"] if h["epsilon"])
     unit, delta = per_unit(summary), significant(hospital["delta"])
     means = f"privacy budget per {unit}, whole run (except with a probability of δ = {delta})"
-    means += "; so large that it rules nothing out" if epsilon >= EMPTY_ABOVE else "; small is private"
+    means += (
+        "; so large that it rules nothing out for an image that took part"
+        if epsilon >= EMPTY_ABOVE
+        else "; small is private"
+    )
     return Tile("Promised", f"ε ≤ {significant(epsilon)}", means)
 
 

@@ -6,7 +6,7 @@ from simulation.report.numbers import counted, listed, significant
 from simulation.report.phrases import per_unit
 
 Summary = dict[str, Any]
-EMPTY_ABOVE = 1e3  # epsilon from which on the worst-case bounds of all tasks are about 1
+EMPTY_ABOVE = 1e3  # epsilon from which on the worst-case bound is about 1 for an image that was drawn at all
 
 NOTHING = "Nothing was added to protect anybody: no privacy budget (epsilon) can be claimed."
 CLIPPING_ALONE = (
@@ -19,8 +19,9 @@ NOISE_ALONE = (
     "noise, one image may outweigh it, so no epsilon can be claimed."
 )
 NO_FORMAL_SAFETY = (
-    "Above an epsilon of about 1,000 the formal worst-case bound on reconstruction is about 1: it rules "
-    "nothing out. Whatever safety remains rests on the attacks that were tried, not on a guarantee."
+    "Above an epsilon of about 1,000 the formal worst-case bound on reconstruction is about 1 for an image that took "
+    "part in training: it rules nothing out. Whatever safety remains rests on the attacks that were tried, not on a "
+    "guarantee."
 )
 
 

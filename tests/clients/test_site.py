@@ -22,13 +22,21 @@ from tasks.models import initial_weights
 Make = Callable[..., Experiment]
 
 
-def make_site(experiment: Experiment, folder: Path, index: int = 0) -> Site:
+def make_site(experiment: Experiment, folder: Path, index: int = 0, data: str = "") -> Site:
     task = tasks.get(experiment.task)
-    records, _ = task.load().parts("test")
+    splits = task.load()
+    records, _ = splits.parts("test")
     dealt = deal_experiment(experiment, records)
     settings = SiteSettings(experiment, root_of(experiment.seed, HOSPITALS), folder)
     hospital = dealt.hospitals[index]
-    return Site(settings, hospital.records, plan_deal(experiment, dealt)[hospital.name], task.spec, task.loss)
+    return Site(
+        settings,
+        hospital.records,
+        plan_deal(experiment, dealt)[hospital.name],
+        task.spec,
+        task.loss,
+        splits.fingerprint + data,
+    )
 
 
 def ask(site: Site, round_number: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -186,6 +194,13 @@ def test_two_runs_of_one_seed_never_share_their_noise(small: Make, tmp_path: Pat
     for noise in noises:  # the two runs drew alike: nothing but noise is left
         assert abs(noise.std() - 1) < 4 / np.sqrt(2 * noise.size)
     assert abs(np.corrcoef(*noises)[0, 1]) < 4 / np.sqrt(noises[0].size)
+
+
+def test_the_same_settings_over_other_data_have_other_noise(small: Make, tmp_path: Path) -> None:
+    # Else the difference of the two releases would be what was added to the data, without any noise.
+    first, second = (released(make_site(small(privacy=LOCAL), tmp_path / d, data=d)) for d in ("", "changed"))
+    std = make_site(small(privacy=LOCAL), tmp_path / "x").plan.noise_std
+    assert (first - second).std() == pytest.approx(np.sqrt(2) * std, rel=4 / np.sqrt(2 * first.size))
 
 
 def released(site: Site) -> np.ndarray:

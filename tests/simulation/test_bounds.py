@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -38,29 +39,44 @@ def test_full_participation_is_the_closed_form() -> None:
     assert row.psnr is None  # no norm is known
 
 
-def test_the_sum_the_colluder_and_the_pooled_twin(small: Make) -> None:
-    setup = prepare(small(privacy=LOCAL))
+@pytest.mark.parametrize(("training", "least"), [({"quorum": 1.0}, 4), ({}, 2), ({"cohort": 3, "quorum": 3}, 3)])
+def test_the_sum_the_insider_and_the_pooled_twin(small: Make, training: dict[str, float], least: int) -> None:
+    setup = prepare(small(privacy=LOCAL, training={**training, "batch": "equal", "batch_size": 20}))
     rows, notes = experiment_bounds(setup)
     assert not notes
     plans = setup.plans
+    assert len({p.noise_multiplier for p in plans.values()}) > 1
     for name, plan in plans.items():
         mine = {r.seen.what: r for r in rows if r.seen.who == name}
         others = [p.noise_multiplier**2 for p in plans.values() if p.hospital != name]
-        assert mine["the sum of all hospitals"].seen.noise_multiplier == pytest.approx(
-            np.sqrt(plan.noise_multiplier**2 + sum(others))
-        )
-        left = np.sqrt(plan.noise_multiplier**2 + sum(others) - max(others))
-        assert mine["the sum, by another hospital"].seen.noise_multiplier == pytest.approx(left)
+        # The least noise over all sets of so many hospitals with this one in it, with and without an insider's share.
+        sums = [sum(some) for some in combinations(others, least - 1)]
+        whole = mine[f"the sum of {least} or more hospitals"]
+        assert whole.seen.noise_multiplier == pytest.approx(np.sqrt(plan.noise_multiplier**2 + min(sums)))
+        left = [sum(some) - taken for some in combinations(others, least - 1) for taken in some]
+        insider = mine["that sum, by a hospital in it"]
+        assert insider.seen.noise_multiplier == pytest.approx(np.sqrt(plan.noise_multiplier**2 + min(left)))
         everything, one = mine["all its releases"], mine["one release"]
         assert everything.epsilon == pytest.approx(8, rel=1e-4)
         assert one.seen.steps == 1
         assert one.worst_case < everything.worst_case
-        assert mine["the sum of all hospitals"].worst_case < mine["the sum, by another hospital"].worst_case
+        assert whole.worst_case < insider.worst_case <= everything.worst_case
         assert everything.seen.candidates == plan.units
     twin = next(r for r in rows if r.seen.what == "all rounds, equal epsilon")
     assert twin.epsilon == pytest.approx(8, rel=1e-4)
     assert twin.seen.candidates == sum(p.units for p in plans.values())
     assert all(r.seen.candidates == 7 for r in experiment_bounds(setup, 7)[0])
+
+
+def test_a_sum_that_may_hold_one_hospital_only_is_no_protection(small: Make) -> None:
+    rows, notes = experiment_bounds(prepare(small(privacy=LOCAL, training={"cohort": 1})))
+    assert not [r for r in rows if "sum" in r.seen.what]
+    assert "single release" in notes[0]
+
+
+def test_one_candidate_is_found() -> None:
+    row = bound(Seen("h", "all", 5.0, 0.1, 3, 1), 1e-5)
+    assert (row.worst_case, row.relaxed) == (1.0, 1.0)
 
 
 def test_several_local_steps_have_no_sum_and_no_noise_claims_nothing(small: Make) -> None:
@@ -105,6 +121,8 @@ def test_command_line() -> None:
     [
         ([], "give one of"),
         (["demo", "--paper"], "give one of"),
+        (["demo", "--delta", "0.1"], "--delta"),
+        (["--paper", "--pixels", "12"], "--pixels"),
         (["--noise-multiplier", "-1"], "noise_multiplier"),
         (["--noise-multiplier", "1", "--sample-rate", "2"], "sample_rate"),
     ],
