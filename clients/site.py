@@ -28,8 +28,6 @@ from tasks.models import ModelSpec, initial_weights
 from tasks.partition import Deal
 
 CHECKED_IMAGES = 4
-
-
 LOCAL_FAILURE = "local training failed; the cause is in the hospital's own log, beside its ledger"
 
 

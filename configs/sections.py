@@ -1,5 +1,6 @@
 """The sections of an experiment: every setting, its type, its range, and what it means."""
 
+import math
 import os
 from typing import Annotated, Literal, final
 
@@ -136,6 +137,11 @@ class TrainingSettings(Section):
     flips: Probability = Field(default=0.5, description="probability of each flip (horizontal, vertical) of a view")
     shift: int = Field(default=0, ge=0, le=64, description="most pixels that a view is moved by in each direction")
     evaluate_every: int | None = Field(default=None, ge=1, description="rounds between evaluations; empty: about 20")
+
+    def fewest_releases(self, hospitals: int) -> int:
+        """Return with how few releases a round counts, of so many hospitals."""
+        size = min(self.cohort or hospitals, hospitals)
+        return max(1, math.ceil(self.quorum * size - 1e-9)) if self.quorum <= 1 else int(self.quorum)
 
 
 @final

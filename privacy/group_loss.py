@@ -43,7 +43,7 @@ class SampledGroup(StepLoss):
     """
 
     def __init__(self, *, noise_multiplier: float, sample_rate: float, records: int, apart: bool = False) -> None:
-        self._noise = noise_multiplier
+        super().__init__(noise_multiplier)
         self._records = records
         self._log_weight = log_binomial(records, sample_rate)
         self._apart = apart or noise_multiplier < APART
@@ -57,16 +57,6 @@ class SampledGroup(StepLoss):
     def edge(self) -> float:
         """Smallest loss of a step, k ln(1 - q)."""
         return float(self._log_weight[0])
-
-    @property
-    def width(self) -> float:
-        """Standard deviation of the loss of one image's participation, 1/s: the smallest of all branches'."""
-        return 1.0 / self._noise
-
-    @property
-    def gap(self) -> float:
-        """Smallest distance of branches, 1/(2 s^2), where it exceeds three widths; else inf."""
-        return 0.5 / self._noise**2 if self._noise < 1.0 / 6.0 else math.inf
 
     @property
     def steepest(self) -> float:

@@ -22,7 +22,7 @@ class SignBlind(StepLoss):
     """
 
     def __init__(self, *, noise_multiplier: float, sample_rate: float) -> None:
-        self._noise = noise_multiplier
+        super().__init__(noise_multiplier)
         self._rate = sample_rate
 
     @property
@@ -30,16 +30,6 @@ class SignBlind(StepLoss):
         """Smallest loss of a step, at x = 0."""
         half = 0.5 / self._noise**2
         return -half if self._rate == 1.0 else math.log1p(self._rate * math.expm1(-half))
-
-    @property
-    def width(self) -> float:
-        """Standard deviation of the loss of one participation, 1/s."""
-        return 1.0 / self._noise
-
-    @property
-    def gap(self) -> float:
-        """Distance of the branches, 1/(2 s^2), where it exceeds three widths; else inf."""
-        return 0.5 / self._noise**2 if self._noise < 1.0 / 6.0 else math.inf
 
     @property
     def steepest(self) -> float:

@@ -55,7 +55,10 @@ class TiltedLoss:
 
 
 class StepLoss(ABC):
-    """Log likelihood ratio of one step; subclasses say which pair of laws."""
+    """Log likelihood ratio of one step at a noise multiplier; subclasses say which pair of laws."""
+
+    def __init__(self, noise_multiplier: float) -> None:
+        self._noise = noise_multiplier
 
     @abstractmethod
     def tilted(self, a: float, *, frequency: float = 0.0) -> TiltedLoss:
@@ -72,14 +75,14 @@ class StepLoss(ABC):
         """Smallest loss of a step; 0 where it has no smallest."""
 
     @property
-    @abstractmethod
     def width(self) -> float:
-        """Standard deviation of the loss of one participation."""
+        """Standard deviation of the loss of one image's participation, 1/s: the smallest of all branches'."""
+        return 1.0 / self._noise
 
     @property
-    @abstractmethod
     def gap(self) -> float:
-        """Distance of the branches where they are apart; inf where they overlap."""
+        """Smallest distance of branches, 1/(2 s^2), where it exceeds three widths; else inf."""
+        return 0.5 / self._noise**2 if self._noise < 1.0 / 6.0 else math.inf
 
     def blurred(self, a: float, steps: int) -> float:
         """Frequency beyond which ``steps`` steps' losses, tilted by e^(a l), have no structure; inf if unknown."""
@@ -91,7 +94,7 @@ class SubsampledGaussian(StepLoss):
     """Remove direction of a Poisson-subsampled Gaussian step; tilting by a < 0 serves the add direction."""
 
     def __init__(self, *, noise_multiplier: float, sample_rate: float) -> None:
-        self._noise = noise_multiplier
+        super().__init__(noise_multiplier)
         self._rate = sample_rate
         self._apart = sample_rate == 1.0 or noise_multiplier < APART
 
@@ -99,16 +102,6 @@ class SubsampledGaussian(StepLoss):
     def edge(self) -> float:
         """Smallest loss of a step, ln(1 - q); 0 at full participation."""
         return math.log1p(-self._rate) if self._rate < 1.0 else 0.0
-
-    @property
-    def width(self) -> float:
-        """Standard deviation of the loss of one participation, 1/s."""
-        return 1.0 / self._noise
-
-    @property
-    def gap(self) -> float:
-        """Distance of the branches, 1/(2 s^2), where it exceeds three widths; else inf."""
-        return 0.5 / self._noise**2 if self._noise < 1.0 / 6.0 else math.inf
 
     @property
     def steepest(self) -> float:

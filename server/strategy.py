@@ -55,9 +55,7 @@ class HospitalStrategy(Strategy):
 
     def needed(self) -> int:
         """Return how many releases a round needs to count."""
-        size = min(self._training.cohort or len(self._members), len(self._members))
-        quorum = self._training.quorum
-        return max(1, int(np.ceil(quorum * size - 1e-9))) if quorum <= 1 else int(quorum)
+        return self._training.fewest_releases(len(self._members))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

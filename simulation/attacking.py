@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from configs import RunStoppedError, derive
@@ -19,12 +18,11 @@ from server.adversary.registry import attack
 from server.settings import ServerSettings
 from simulation.folder import RunFolder
 from simulation.pictures import Pictures
-from simulation.pools import Pools, Targets, deal_decoys, targets_of
+from simulation.pools import Pools, Targets, deal_decoys, targets_of, views_of
 from simulation.scoring.exact_tests import binomial_p
 from simulation.scoring.identification import Decoys
 from simulation.scoring.score import AttackScore, score_reconstruction
 from simulation.setup import Setup
-from tasks.views import draw_views, view
 
 # A check of a rate against its bound fails a correct run this rarely.
 BY_CHANCE = 1e-6
@@ -70,11 +68,7 @@ def run_attacks(setup: Setup, folder: RunFolder, pools: Pools, names: Sequence[A
 
 def decoy_images(setup: Setup, pools: Pools) -> NDArray[np.uint8]:
     """Return views of the decoys made as the hospitals' are, so that truth and decoys are exchangeable."""
-    rng = np.random.default_rng(derive(setup.experiment.seed, "decoy flips"))
-    pool = pools.decoys
-    whole, size = pool.images.shape[1:], setup.task.shape[1:]
-    views = draw_views(rng, len(pool), setup.experiment.training, whole=whole, size=size)
-    return view(torch.from_numpy(pool.pixels()), views).numpy()
+    return views_of(setup, pools.decoys, setup.experiment.training, "decoy flips")
 
 
 def mean_of(public: PublicData) -> NDArray[np.float32]:

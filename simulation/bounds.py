@@ -9,7 +9,6 @@ import numpy as np
 from scipy.stats import binom
 
 import privacy
-from configs.sections import TrainingSettings
 from privacy.rdp import opacus_noise_multiplier
 
 if TYPE_CHECKING:  # they import torch, which no bound needs
@@ -135,7 +134,7 @@ def experiment_bounds(setup: "Setup", candidates: int | None = None) -> tuple[li
         return [], ["noise_only bounds nothing: without clipping an image's share of the sum has no limit."]
     images = {"pixels": math.prod(setup.task.shape), "norm": typical_norm(setup)}
     local_steps, notes = experiment.training.local_steps, list[str]()
-    least = fewest_releases(experiment.training, len(setup.plans))
+    least = experiment.training.fewest_releases(len(setup.plans))
     seen: list[Seen] = []
     for plan in setup.plans.values():
         n = candidates or plan.units
@@ -159,10 +158,8 @@ def experiment_bounds(setup: "Setup", candidates: int | None = None) -> tuple[li
     return [bound(one, experiment.privacy.delta) for one in seen], notes
 
 
-def _seen(
-    plan: "Plan", what: str, noise: float, steps: int, candidates: int, images: Mapping[str, Any], who: str = ""
-) -> Seen:
-    return Seen(who or plan.hospital, what, noise, plan.sample_rate, steps, candidates, **images)
+def _seen(plan: "Plan", what: str, noise: float, steps: int, candidates: int, images: Mapping[str, Any]) -> Seen:
+    return Seen(plan.hospital, what, noise, plan.sample_rate, steps, candidates, **images)
 
 
 def _sums(plan: "Plan", plans: "Mapping[str, Plan]", least: int) -> list[tuple[str, float]]:
@@ -177,12 +174,6 @@ def _sums(plan: "Plan", plans: "Mapping[str, Plan]", least: int) -> list[tuple[s
         (f"the sum of {least} or more hospitals", math.sqrt(own + math.fsum(others[: least - 1]))),
         ("that sum, by a hospital in it", math.sqrt(own + math.fsum(others[: max(0, least - 2)]))),
     ]
-
-
-def fewest_releases(training: TrainingSettings, hospitals: int) -> int:
-    """Return with how few releases a round counts."""
-    size = min(training.cohort or hospitals, hospitals)
-    return max(1, math.ceil(training.quorum * size - 1e-9)) if training.quorum <= 1 else int(training.quorum)
 
 
 def _pooled(setup: "Setup", candidates: int | None, images: Mapping[str, Any]) -> list[Seen]:

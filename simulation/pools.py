@@ -78,12 +78,23 @@ def make_pools(setup: Setup) -> Pools:
     return Pools(PublicData(_as_trained(setup, public), words), rest)
 
 
-def _as_trained(setup: Setup, records: Records) -> NDArray[np.uint8]:
-    """Return the images in the shape that the model is trained on: whole, or one crop of each, never flipped."""
-    rng = np.random.default_rng(derive(setup.experiment.seed, "public crops"))
-    still = TrainingSettings(flips=0.0)
-    views = draw_views(rng, len(records), still, whole=records.images.shape[1:], size=setup.task.shape[1:])
+def views_of(setup: Setup, records: Records, training: TrainingSettings, purpose: str) -> NDArray[np.uint8]:
+    """Return one view of every record in the shape that the model is trained on, uint8 (n, *shape).
+
+    Args:
+        setup: the run.
+        records: whose images.
+        training: flips and shift.
+        purpose: of the draws.
+    """
+    rng = np.random.default_rng(derive(setup.experiment.seed, purpose))
+    views = draw_views(rng, len(records), training, whole=records.images.shape[1:], size=setup.task.shape[1:])
     return view(torch.from_numpy(records.pixels()), views).numpy()
+
+
+def _as_trained(setup: Setup, records: Records) -> NDArray[np.uint8]:
+    """Return the images whole, or one crop of each, never flipped."""
+    return views_of(setup, records, TrainingSettings(flips=0.0), "public crops")
 
 
 def _divide(records: Records, limit: int, seed: int) -> tuple[Records, Records]:

@@ -94,7 +94,8 @@ def largest_unit(setup: Setup, hospital: str) -> int:
     if setup.experiment.unit != "image":
         return 1
     records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
-    return max((len(rows) for rows in records.unit_rows()), default=1)
+    _, counts = np.unique(records.units, return_counts=True)
+    return int(counts.max(initial=1))
 
 
 def _claim(price: Epsilon | None) -> dict[str, Any] | None:

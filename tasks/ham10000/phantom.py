@@ -12,9 +12,10 @@ from PIL import Image
 from configs.errors import InputError
 from configs.sections import TaskSettings
 from configs.seeds import derive
-from tasks.cache import appearing, cache_folder
+from tasks.cache import appearing
 from tasks.ham10000.metadata import DIAGNOSES, FILES, FOLDERS
 from tasks.ham10000.phantom_pictures import SITES, draw_lesion, photograph
+from tasks.phantoms import cached_phantom, new_folder
 
 # Raise it whenever the same seed would give other files.
 VERSION = 2
@@ -61,11 +62,7 @@ def phantom_root(settings: TaskSettings, seed: int = 0) -> Path:
     Raises:
         InputError: the cache folder cannot be written.
     """
-    folder = cache_folder() / f"ham10000-phantom-v{VERSION}-{settings.phantom_images}-{seed}"
-    if not folder.is_dir():
-        # Not write_phantom: a process that writes the same at the same time, and is first, is no error here.
-        _write(folder, settings.phantom_images, seed)
-    return folder
+    return cached_phantom("ham10000", VERSION, settings.phantom_images, seed, _write)
 
 
 def write_phantom(out: Path, *, images: int, seed: int) -> None:
@@ -77,15 +74,12 @@ def write_phantom(out: Path, *, images: int, seed: int) -> None:
     Raises:
         InputError: fewer than 64 images, or `out` has content already.
     """
-    if images < SMALLEST:
-        raise InputError(f"task.phantom_images: {images} are too few; use {SMALLEST} or more.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; give an empty or a new folder for the phantom.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, images, seed)
+    _write(new_folder(out), images, seed)
 
 
 def _write(out: Path, images: int, seed: int) -> None:
+    if images < SMALLEST:
+        raise InputError(f"task.phantom_images: {images} are too few; use {SMALLEST} or more.")
     lesions = _lesions(images, seed)
     with appearing(out) as draft:
         for part in FOLDERS[:2]:

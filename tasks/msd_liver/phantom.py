@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from configs.errors import InputError
 from configs.sections import TaskSettings
 from configs.seeds import derive
-from tasks.cache import appearing, cache_folder
+from tasks.cache import appearing
 from tasks.msd_liver.files import FOLDER, IMAGES, LABELS
 from tasks.msd_liver.loading import LEAST
 from tasks.msd_liver.nifti import CLASSES
 from tasks.msd_liver.phantom_bodies import Grid, draw_body
+from tasks.phantoms import cached_phantom, new_folder
 
 # Raise it whenever the same seed would give other files.
 VERSION = 1
@@ -39,11 +40,7 @@ def phantom_root(settings: TaskSettings, seed: int = 0) -> Path:
     Raises:
         InputError: the cache folder cannot be written.
     """
-    folder = cache_folder() / f"msd_liver-phantom-v{VERSION}-{settings.phantom_images}-{seed}"
-    if not folder.is_dir():
-        # Not write_phantom: a process that writes the same at the same time, and is first, is no error here.
-        _write(folder, settings.phantom_images, seed)
-    return folder
+    return cached_phantom("msd_liver", VERSION, settings.phantom_images, seed, _write)
 
 
 def write_phantom(out: Path, *, images: int, seed: int) -> None:
@@ -56,15 +53,12 @@ def write_phantom(out: Path, *, images: int, seed: int) -> None:
     Raises:
         InputError: fewer than 3 scans, or `out` has content already.
     """
-    if images < LEAST:
-        raise InputError(f"task.phantom_images: {images} scans cannot be split in three; use {LEAST} or more.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; give an empty or a new folder for the phantom.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, images, seed)
+    _write(new_folder(out), images, seed)
 
 
 def _write(out: Path, images: int, seed: int) -> None:
+    if images < LEAST:
+        raise InputError(f"task.phantom_images: {images} scans cannot be split in three; use {LEAST} or more.")
     generator = np.random.default_rng(derive(seed, "phantom", "scans"))
     # At least one scan with and one without, whatever the number of scans.
     with_tumour = min(max(1, round(images * WITH_TUMOUR)), images - 1)

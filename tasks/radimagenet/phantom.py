@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from configs.errors import InputError
 from configs.sections import TaskSettings
 from configs.seeds import derive
-from tasks.cache import appearing, cache_folder
+from tasks.cache import appearing
+from tasks.phantoms import cached_phantom, new_folder
 from tasks.radimagenet.metadata import FILES, IMAGES
 from tasks.radimagenet.phantom_pictures import draw
 from tasks.radimagenet.png import encode
@@ -46,11 +47,7 @@ def phantom_root(settings: TaskSettings, seed: int = 0) -> Path:
     Raises:
         InputError: the cache folder cannot be written, or there are fewer than 64 images.
     """
-    folder = cache_folder() / f"radimagenet-phantom-v{VERSION}-{settings.phantom_images}-{seed}"
-    if not folder.is_dir():
-        # Not write_phantom: a process that writes the same at the same time, and is first, is no error here.
-        _write(folder, settings.phantom_images, seed, SIDE)
-    return folder
+    return cached_phantom("radimagenet", VERSION, settings.phantom_images, seed, _write)
 
 
 def write_phantom(out: Path, *, images: int, seed: int, side: int = SIDE) -> None:
@@ -63,13 +60,10 @@ def write_phantom(out: Path, *, images: int, seed: int, side: int = SIDE) -> Non
     Raises:
         InputError: fewer than 64 images, or `out` has content already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; give an empty or a new folder for the phantom.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, images, seed, side)
+    _write(new_folder(out), images, seed, side)
 
 
-def _write(out: Path, images: int, seed: int, side: int) -> None:
+def _write(out: Path, images: int, seed: int, side: int = SIDE) -> None:
     if images < SMALLEST:
         raise InputError(f"task.phantom_images: {images} are too few; use {SMALLEST} or more.")
     classes = _plan(images, seed)

@@ -42,6 +42,7 @@ def test_a_deal_adds_up_and_is_drawn(tmp_path: Path) -> None:
         (["check", "ham10000", "phantom", "--set", "hospitals.count=5"], "hospitals.count"),
         (["check", "ham10000", "phantom", "--plot", "/no/such/folder/deal.png"], "--plot"),
         (["phantom", "ham10000", "/tmp"], "exists already"),
+        (["check", "ham10000", "phantom", "--set", "task.phantom_images=10"], "use 64 or more"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], words: str) -> None:
