@@ -6,17 +6,15 @@ from typing import Literal, Self, final
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.adversary import AdversarySettings, AttackName, Placement
+from configs.section import Section
 from configs.sections import (
     PHANTOM,
-    AdversarySettings,
-    AttackName,
     HospitalSettings,
     Mechanism,
-    Placement,
     PrivacySettings,
     ReportSettings,
     RuntimeSettings,
-    Section,
     TaskSettings,
     TrainingSettings,
     Unit,
@@ -30,6 +28,9 @@ _UNITS: dict[str, tuple[Unit, ...]] = {
 }
 
 Budget = float | Literal["none"]
+
+SUMMED_ONLY: tuple[Placement, ...] = ("aggregate", "malicious_aggregate")
+SINGLES: tuple[Placement, ...] = ("wire", "server", "malicious_server", "worst_case")
 
 
 @final
@@ -62,6 +63,15 @@ class Experiment(Section):
         cohort, count = self.training.cohort, self.hospitals.count
         if cohort is not None and count is not None and cohort > count:
             raise ValueError(f"training.cohort: {cohort} hospitals a round, but there are only {count}")
+        if self.adversary.placement in SUMMED_ONLY and not self.training.secure_sum:
+            raise ValueError(
+                f"adversary.placement: '{self.adversary.placement}' watches a secure sum; set training.secure_sum: true"
+            )
+        if self.adversary.placement in SINGLES and self.training.secure_sum:
+            raise ValueError(
+                f"adversary.placement: '{self.adversary.placement}' reads single releases, which no one holds under "
+                f"training.secure_sum; choose {' or '.join(SUMMED_ONLY)}"
+            )
         return self
 
     @property
@@ -80,6 +90,8 @@ class Experiment(Section):
         if self.adversary.placement == "none":
             return ()
         chosen = self.adversary.rounds
+        if chosen == "all":
+            return tuple(range(1, self.training.rounds + 1))
         return tuple(sorted(set(chosen))) if chosen is not None else (self.training.rounds,)
 
     @property

@@ -1,28 +1,23 @@
-"""The sections of an experiment: every setting, its type, its range, and what it means."""
+"""The sections of an experiment: every setting, its type, its range, and what it means.
+
+The adversary's section is in `configs.adversary`.
+"""
 
 import math
 import os
-from typing import Annotated, Literal, final
+from typing import Literal, final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from configs.section import Positive, Probability, Section
 
 PHANTOM = "phantom"
 
 TaskName = Literal["ham10000", "radimagenet", "msd_liver"]
 Mechanism = Literal["none", "clip_only", "noise_only", "local", "pooled"]
-Placement = Literal["none", "server", "malicious_server"]
-ModelName = Literal["resnet9", "wide_resnet", "scattering", "unet"]
+ModelName = Literal["resnet9", "wide_resnet", "scattering", "convnet", "unet"]
 LossName = Literal["binary", "categorical", "dice", "dice_ce"]
 Unit = Literal["image", "lesion", "scan"]
-AttackName = Literal["imprint", "mean_image"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 @final
@@ -99,6 +94,10 @@ class HospitalSettings(Section):
     vetting: Literal["off", "refuse"] = Field(
         default="off", description="refuse: a hospital declines a model other than the agreed one"
     )
+    alarm: Literal["off", "log", "refuse"] = Field(
+        default="off", description="watch the gradient-energy share and norm of what was broadcast: log, or decline"
+    )
+    smallest_sum: int = Field(default=3, ge=2, description="secure sum: hospitals refuse to be summed with fewer")
 
 
 @final
@@ -127,6 +126,7 @@ class TrainingSettings(Section):
     )
     optimizer: Literal["sgd", "adam", "nadam"] = Field(default="sgd", description="inside hospitals, FedAvg only")
     server_optimizer: Literal["average", "adam", "nadam"] = "nadam"
+    secure_sum: bool = Field(default=False, description="the server sees the sum of the releases and no single one")
     learning_rate: Positive = 2e-3
     server_learning_rate: Positive = Field(default=1.0, description="FedAvg only")
     averaging: float = Field(
@@ -180,28 +180,6 @@ class PrivacySettings(Section):
     def claims(self) -> bool:
         """Whether the mechanism claims an epsilon."""
         return self.mechanism in ("local", "pooled")
-
-
-@final
-class ImprintSettings(Section):
-    """The imprint attack's module."""
-
-    rows: int = Field(default=512, ge=2, le=65_536, description="bins of the measurement; one image per bin is copied")
-    components: int = Field(default=400, ge=1, description="most components of the public PCA for the denoised readout")
-
-
-@final
-class AdversarySettings(Section):
-    """Where the adversary sits and what it tries."""
-
-    placement: Placement = "none"
-    attacks: tuple[AttackName, ...] = ("imprint",)
-    rounds: tuple[int, ...] | None = Field(default=None, description="attacked rounds, from 1; empty: the last")
-    public_data: Literal["none", "phantom", "same_distribution"] = "same_distribution"
-    public_images: int = Field(default=3000, ge=8, description="at most so many images as the adversary's public data")
-    targets: int = Field(default=100, ge=1, description="at most so many images per hospital are ranked against decoys")
-    decoys: int = Field(default=999, ge=1, description="at most so many decoys per target")
-    imprint: ImprintSettings = ImprintSettings()
 
 
 @final

@@ -26,11 +26,12 @@ def main(grid: Grid, context: Context) -> None:
     settings = ServerSettings.from_config(context.run_config)
     experiment, runtime = settings.experiment, settings.experiment.runtime
     events = EventLog(settings.folder / "events.jsonl")
-    model = FlatModel(tasks.get(experiment.task).spec, derive(settings.root, "model"))
+    chair = Chair(experiment.adversary, experiment.attacked_rounds, load_public(settings.public_data), settings.views)
+    model = FlatModel.fresh(tasks.get(experiment.task).spec, derive(settings.root, "model"))
+    model = FlatModel(*chair.start(model.spec, model.named(model.initial)))
     optimizer = ServerOptimizer(experiment.training, model.initial)
     average = RunningAverage(experiment.training.averaging, model.size)
     checkpoints = Checkpoints(settings.folder / "checkpoints", settings.digest)
-    chair = Chair(experiment.adversary, experiment.attacked_rounds, load_public(settings.public_data), settings.views)
     members = introduce(grid, experiment, events)
     strategy = HospitalStrategy(settings, members, model, optimizer, chair, events)
     strategy.summary()
@@ -67,4 +68,7 @@ def main(grid: Grid, context: Context) -> None:
         checkpoints.save(server_round, {**optimizer.state(), **average.state()})
         events.write("finished", round=server_round, releases=int(str(metrics["releases"])))
 
-    write_arrays(settings.folder / "model.safetensors", model.named(average.value()), {"experiment": settings.digest})
+    handed_out = model.named(average.value())
+    terms = {name: member.terms for name, member in members.items()}
+    chair.finish((model.spec, model.named(model.initial)), handed_out, terms, experiment.training.rounds)
+    write_arrays(settings.folder / "model.safetensors", handed_out, {"experiment": settings.digest})

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from configs import derive
+from server.adversary.base import Addressee
 from server.adversary.chair import Chair
 from server.aggregation import FixedPointSum
 from server.events import EventLog
@@ -62,18 +63,18 @@ class HospitalStrategy(Strategy):
     ) -> Iterable[Message]:
         """Make one message per hospital of the cohort: the round, the model as JSON, and its weights."""
         honest = {name: array.numpy() for name, array in arrays.items()}
-        spec, weights = self._chair.broadcast(server_round, self._model.spec, honest)
-        record = arrays if weights is honest else ArrayRecord({n: Array(np.asarray(w)) for n, w in weights.items()})
-        order = ConfigRecord({**config, "round": server_round, "spec": spec.to_json()})
-        return [
-            Message(
-                RecordDict({"order": order, "weights": record}),
-                dst_node_id=member.node,
-                message_type="train",
-                group_id=str(server_round),
-            )
-            for member in self.cohort(server_round)
-        ]
+        names = list(self._members)
+        messages: list[Message] = []
+        packed: tuple[object, ArrayRecord] = (honest, arrays)
+        for member in self.cohort(server_round):
+            to = Addressee(member.hospital, names.index(member.hospital), len(names))
+            spec, weights = self._chair.broadcast(server_round, self._model.spec, honest, to)
+            if packed[0] is not weights:
+                packed = (weights, ArrayRecord({n: Array(np.asarray(w)) for n, w in weights.items()}))
+            order = ConfigRecord({**config, "round": server_round, "spec": spec.to_json()})
+            content = RecordDict({"order": order, "weights": packed[1]})
+            messages.append(Message(content, dst_node_id=member.node, message_type="train", group_id=str(server_round)))
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -98,14 +99,29 @@ class HospitalStrategy(Strategy):
         metrics = MetricRecord({"releases": len(released)})
         if len(released) < self.needed():
             return None, metrics
-        weight = sum(self._weight(self._members[h])[1] for h in sorted(released))
-        self._optimizer.step(total.total() / weight)
+        before = self._named()
+        mean = total.total() / sum(self._weight(self._members[h])[1] for h in sorted(released))
+        self._optimizer.step(mean)
+        self._record_step(server_round, before, sorted(released))
         return self.arrays(), metrics
+
+    def _record_step(self, server_round: int, before: dict[str, NDArray[np.float32]], released: list[str]) -> None:
+        """Let the chair see the step of the global model, with what undoes it."""
+        weights = {h: self._weight(self._members[h]) for h in released}
+        divisor = sum(share for _, share in weights.values())
+        training = self._training
+        rate = training.server_learning_rate if training.local_steps > 1 else -training.learning_rate
+        scale = divisor / rate if training.server_optimizer == "average" else None
+        terms = {h: self._members[h].terms for h in released}
+        factors = {h: factor for h, (factor, _) in weights.items()}
+        self._chair.after(server_round, before, self._named(), terms, factors, scale)
 
     def arrays(self) -> ArrayRecord:
         """Return the global weights as float32 arrays by name."""
-        named = self._model.named(self._optimizer.weights)
-        return ArrayRecord({name: Array(value) for name, value in named.items()})
+        return ArrayRecord({name: Array(value) for name, value in self._named().items()})
+
+    def _named(self) -> dict[str, NDArray[np.float32]]:
+        return self._model.named(self._optimizer.weights)
 
     def _weight(self, member: Member) -> tuple[float, float]:
         """Return (factor on a hospital's release, its share of the divisor)."""

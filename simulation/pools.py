@@ -1,6 +1,7 @@
 """Where truth and adversary are kept apart: public data, decoys, and the images that a round really used."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -40,17 +41,21 @@ class Pools:
 @final
 @dataclass(frozen=True)
 class Targets:
-    """The images that one hospital's release of one round was made from.
+    """The images that the releases of a trace were made from.
 
     Attributes:
         images: uint8 (n, channels, ...), as the network saw the first view of each.
         ids: their names.
         sites: their sites.
+        hospitals: whose they are.
+        labels: int64 (n,), their classes.
     """
 
     images: NDArray[np.uint8]
     ids: list[str]
     sites: NDArray[np.str_]
+    hospitals: tuple[str, ...]
+    labels: NDArray[np.int64]
 
 
 def make_pools(setup: Setup) -> Pools:
@@ -115,11 +120,26 @@ def _phantom(experiment: Experiment, count: int) -> Records:
     return Records.joined([splits.train, splits.validation, splits.test])
 
 
-def targets_of(setup: Setup, hospital: str, round_number: int) -> Targets:
-    """Return the images behind one release, by asking the hospital's own sampling again.
+def targets_of(setup: Setup, released: Mapping[str, Sequence[int]]) -> Targets:
+    """Return the images behind some releases, by asking the hospitals' own sampling again.
 
-    With several local steps: every image that was drawn in any of them, once, as it was first seen.
+    Every image that was drawn in any step of any of the rounds, once, as it was first seen.
+
+    Args:
+        setup: the run.
+        released: for each hospital the rounds in which it released; at least one hospital.
     """
+    parts = [_targets_of(setup, hospital, rounds) for hospital, rounds in released.items()]
+    return Targets(
+        np.concatenate([part.images for part in parts]),
+        [name for part in parts for name in part.ids],
+        np.concatenate([part.sites for part in parts]),
+        tuple(name for part in parts for name in part.hospitals),
+        np.concatenate([part.labels for part in parts]),
+    )
+
+
+def _targets_of(setup: Setup, hospital: str, rounds: Sequence[int]) -> Targets:
     experiment = setup.experiment
     records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
     units = records.unit_rows(experiment.unit)
@@ -127,13 +147,17 @@ def targets_of(setup: Setup, hospital: str, round_number: int) -> Targets:
     root = root_of(experiment.seed, HOSPITALS)
     plan, training = setup.plans[hospital], experiment.training
     whole, size = records.images.shape[1:], setup.task.shape[1:]
-    for drawn in draws_of_round(root, plan, training, round_number, units, whole=whole, size=size):
-        images = view(torch.from_numpy(records.pixels(drawn.rows)), drawn.views).numpy()
-        for i in range(0, len(drawn.rows), drawn.per_image):
-            seen.setdefault(int(drawn.rows[i]), images[i])
+    for round_number in rounds:
+        for drawn in draws_of_round(root, plan, training, round_number, units, whole=whole, size=size):
+            new = [i for i in range(0, len(drawn.rows), drawn.per_image) if int(drawn.rows[i]) not in seen]
+            if new:  # only what was not seen yet is decoded
+                index = np.array(new, dtype=np.int64)
+                images = view(torch.from_numpy(records.pixels(drawn.rows[index])), drawn.views.take(index)).numpy()
+                seen.update({int(drawn.rows[i]): image for i, image in zip(new, images, strict=True)})
     rows = np.array(list(seen), dtype=np.int64)
     stacked = np.stack(list(seen.values())) if seen else np.zeros((0, *setup.task.shape), dtype=np.uint8)
-    return Targets(stacked, records.ids[rows].tolist(), records.sites[rows])
+    names = (hospital,) * len(rows)
+    return Targets(stacked, records.ids[rows].tolist(), records.sites[rows], names, records.labels[rows])
 
 
 def deal_decoys(

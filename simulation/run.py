@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from clients.site import SiteSettings
 from configs import HOSPITALS, Experiment, InputError, root_of
-from configs.sections import AttackName
+from configs.adversary import AttackName
 from server.adversary.public import save_public
 from server.checkpoints import read_arrays
 from server.settings import ServerSettings

@@ -9,14 +9,18 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.sections import ImprintSettings
+from configs.adversary import ImprintSettings
 from server.adversary.base import (
-    ATTRIBUTED,
     BROADCAST,
+    EVERYBODY,
+    RELEASES,
+    Addressee,
     Attack,
+    Candidates,
     Observation,
     PublicData,
     Reconstruction,
+    Trace,
     Weights,
 )
 from server.adversary.bins import measurement
@@ -65,14 +69,16 @@ class Imprint(Attack):
     """
 
     name = "imprint"
-    needs = frozenset({ATTRIBUTED, BROADCAST})
+    needs = frozenset({RELEASES, BROADCAST})
 
     def __init__(self, settings: ImprintSettings) -> None:
         self.settings = settings
         self._fitted: dict[str, PublicModel] = {}
-        self._opened: tuple[Observation, PublicData, Score | None] | None = None
+        self._opened: tuple[Trace, PublicData, Score | None] | None = None
 
-    def plant(self, spec: ModelSpec, weights: Weights, public: PublicData) -> tuple[ModelSpec, Weights]:
+    def plant(
+        self, spec: ModelSpec, weights: Weights, public: PublicData, to: Addressee = EVERYBODY
+    ) -> tuple[ModelSpec, Weights]:
         """Return the agreed model with the block wired to its logits.
 
         Raises:
@@ -91,8 +97,8 @@ class Imprint(Attack):
         planted[CENTRE] = model.centre
         return replace(spec, block=block), planted
 
-    def reconstruct(self, observation: Observation, public: PublicData) -> Reconstruction:
-        """Read out of one release every image that an honest strong adversary would show.
+    def reconstruct(self, trace: Trace, public: PublicData) -> Reconstruction:
+        """Read out of all releases of one source every image that an honest strong adversary would show.
 
         Without noise these are all rows that are not silent, read by the raw ratio. With noise they are the
         rows whose evidence for an image exceeds what noise alone reaches, at .01 false rows expected per
@@ -103,12 +109,13 @@ class Imprint(Attack):
         hold several images of opposite sign stand out by it.
 
         Raises:
-            ValueError: the observation's model carries no wide block.
+            ValueError: the observations' model carries no wide block.
         """
+        observation = added_up(trace)
         block_scale, rows = _rows(observation)
         shape = observation.spec.shape
         model = self._model(public, shape)
-        at = level(observation.terms, model)
+        at = level(observation.terms, model, len(observation.added))
         centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
         model = _in_coordinates(model, centre, block_scale)
         if at.amplitude is not None and at.std > 0:
@@ -123,24 +130,22 @@ class Imprint(Attack):
             confidence = -_excursion(z, images, centre, block_scale)
         order = np.argsort(-confidence, kind="stable")
         said = "public PCA, Wiener shrinkage" if denoised else "raw ratio of weight and bias gradients"
-        return Reconstruction(observation.round, observation.hospital, images[order], confidence[order], said)
+        return Reconstruction(images[order], confidence[order], said)
 
-    def informed(
-        self, observation: Observation, public: PublicData, candidates: NDArray[np.uint8]
-    ) -> NDArray[np.float64] | None:
+    def informed(self, trace: Trace, public: PublicData, candidates: Candidates) -> NDArray[np.float64] | None:
         """Score candidates by a matched filter on the one row that each would fall into, (n,).
 
         With noise on clipped gradients the score is the log Bayes factor of the candidate's being in the
         release, otherwise the cosine between its row and +-[z, 1].
         """
-        if self._opened is None or self._opened[0] is not observation or self._opened[1] is not public:
-            self._opened = (observation, public, self._filter(observation, public))  # it is asked once per target
-        score = self._opened[2]
+        if self._opened is None or self._opened[0] is not trace or self._opened[1] is not public:
+            self._opened = (trace, public, self._filter(added_up(trace), public))  # it is asked once per target
+        score, observation, images = self._opened[2], trace.last, candidates.images
         centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
         block = observation.spec.block
         if score is None or block is None:
-            return np.zeros(len(candidates))
-        parts = [candidates[start : start + _AT_ONCE] for start in range(0, len(candidates), _AT_ONCE)]
+            return np.zeros(len(images))
+        parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
         found = [score(encode(part, centre, block.scale)) for part in parts]
         return np.concatenate([np.zeros(0), *found])
 
@@ -152,7 +157,7 @@ class Imprint(Attack):
         terms = observation.terms
         centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
         model = _in_coordinates(self._model(public, observation.spec.shape), centre, scale)
-        at = level(terms, model)
+        at = level(terms, model, len(observation.added))
         if terms.clipping_norm is None or at.std == 0 or terms.local_steps > 1:
             return partial(cosines_with_home, rows)
         return Membership.of(rows, model, at, norm=terms.clipping_norm, batch=terms.expected_batch).scores
@@ -162,6 +167,29 @@ class Imprint(Attack):
         if key not in self._fitted:
             self._fitted = {key: fit(public, shape, self.settings.components)}  # one at a time: it is large
         return self._fitted[key]
+
+
+def added_up(trace: Trace) -> Observation:
+    """Return the trace as one observation: the block's releases of all rounds that were sent the same block.
+
+    The block outweighs the rest of the model, so an image's clipped row is the same in every round, whatever
+    the agreed model has become. Rounds with another block than the last one's are left out.
+    """
+    last = trace.last
+    if last.spec.block is None or len(trace.observations) == 1:
+        return last
+    same = [
+        seen
+        for seen in trace.observations
+        if seen.spec == last.spec
+        and all(np.array_equal(seen.weights[name], last.weights[name]) for name in (WEIGHT, BIAS, CENTRE))
+        and WEIGHT in seen.release
+    ]
+    if len(same) < 2:
+        return last
+    release = {name: np.sum([seen.release[name] for seen in same], axis=0) for name in (WEIGHT, BIAS)}
+    rounds = tuple(sorted(r for seen in same for r in seen.added))
+    return replace(last, release=release, rounds=rounds)
 
 
 def _rows(observation: Observation) -> tuple[float, Rows]:

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from server.adversary.base import Attack, Observation, PublicData, PublicTerms, Reconstruction
+from server.adversary.base import Attack, Observation, PublicData, PublicTerms, Reconstruction, Trace
 from server.adversary.public_model import mean_image
 
 _SEED = 20_240  # the adversary's own constant, unrelated to any hospital's noise
@@ -23,11 +23,10 @@ class MeanImage(Attack):
     name = "mean_image"
     needs: frozenset[str] = frozenset()
 
-    def reconstruct(self, observation: Observation, public: PublicData) -> Reconstruction:
+    def reconstruct(self, trace: Trace, public: PublicData) -> Reconstruction:
         """Return the public mean as the one guess; mid-grey without public images."""
-        guess = mean_image(public, observation.spec.shape)[None]
-        said = "mean of the public images, no release read"
-        return Reconstruction(observation.round, observation.hospital, guess, np.zeros(1), said)
+        guess = mean_image(public, trace.last.spec.shape)[None]
+        return Reconstruction(guess, np.zeros(1), "mean of the public images, no release read")
 
 
 def noise_std(terms: PublicTerms) -> float:
@@ -42,12 +41,16 @@ def noise_std(terms: PublicTerms) -> float:
     return float(std)
 
 
-def noise_only(observation: Observation) -> Observation:
-    """Return the same observation with a release of pure noise, as the public terms describe it.
+def noise_only(trace: Trace) -> Trace:
+    """Return the same trace with releases of pure noise, as the public terms describe it.
 
-    The draw is fixed by a constant, the round and the hospital's name. Without noise the release is zero.
+    The draws are fixed by a constant, the round and the source's name. Without noise the releases are zero.
     """
-    std = noise_std(observation.terms)
+    return Trace(tuple(_noise_only(seen) for seen in trace.observations))
+
+
+def _noise_only(observation: Observation) -> Observation:
+    std = noise_std(observation.terms) * np.sqrt(len(observation.added))
     rng = np.random.default_rng([_SEED, observation.round, zlib.crc32(observation.hospital.encode())])
 
     def blank(shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import final
 
-from server.adversary.base import ATTRIBUTED, BROADCAST
+from server.adversary.base import ATTRIBUTED, BROADCAST, CANDIDATES, FINAL, RELEASES, START
 
 
 @final
@@ -24,19 +24,53 @@ class Seat:
     description: str
 
 
+def _seat(name: str, description: str, *capabilities: str) -> Seat:
+    return Seat(name, frozenset(capabilities), description)
+
+
 PLACEMENTS: Mapping[str, Seat] = MappingProxyType(
     {
         seat.name: seat
         for seat in (
-            Seat(
-                "server",
-                frozenset({ATTRIBUTED}),
-                "An honest but curious server: it reads what every hospital releases and changes nothing.",
+            _seat(
+                "wire",
+                "Somebody on the line of one hospital: it reads that hospital's messages, both ways.",
+                *(RELEASES, ATTRIBUTED),
             ),
-            Seat(
+            _seat(
+                "server",
+                "An honest but curious server: it reads what every hospital releases and changes nothing.",
+                *(RELEASES, ATTRIBUTED),
+            ),
+            _seat(
                 "malicious_server",
-                frozenset({ATTRIBUTED, BROADCAST}),
                 "A malicious server: it reads every hospital's release and chooses the model sent to each.",
+                *(RELEASES, ATTRIBUTED, BROADCAST),
+            ),
+            _seat(
+                "aggregate",
+                "A server that gets the secure sum of the releases and no single one; it changes nothing.",
+                RELEASES,
+            ),
+            _seat(
+                "malicious_aggregate",
+                "A malicious server that gets only the secure sum, and chooses the model sent to each hospital.",
+                *(RELEASES, BROADCAST),
+            ),
+            _seat(
+                "hospital",
+                "A hospital (with colluders): it reads the global models and takes its own share out of their steps.",
+                RELEASES,
+            ),
+            _seat(
+                "release",
+                "Whoever gets the final model; at most the first model was planted with traps.",
+                *(START, FINAL),
+            ),
+            _seat(
+                "worst_case",
+                "The adversary of the formal bound: every noisy step, and everything but which candidate was used.",
+                *(RELEASES, ATTRIBUTED, BROADCAST, CANDIDATES),
             ),
         )
     }

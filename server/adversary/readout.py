@@ -81,21 +81,33 @@ class Level:
     spread: float
 
 
-def level(terms: PublicTerms, model: PublicModel) -> Level:
+def level(terms: PublicTerms, model: PublicModel, releases: int = 1) -> Level:
     """Return what the public terms say about the noise and the amplitude of one image.
 
     The module outweighs the rest of the model, so a clipped per-image gradient is C * [z, 1] / sqrt(1 +
     |z|^2); over public images the factor is known up to a small spread. In FedAvg a local step of plain SGD
-    scales it by lr/B.
+    scales it by lr/B. In several releases added up an image takes part Bin(R, q) times, at least once if it is
+    to be found.
+
+    Args:
+        terms: of one release.
+        model: of the public images.
+        releases: how many were added up, R.
     """
-    std = noise_std(terms)
+    std = noise_std(terms) * np.sqrt(releases)
     if terms.clipping_norm is None:
         return Level(std, None, 0.0)
     norm = terms.clipping_norm
     if terms.local_steps > 1:
         norm *= terms.learning_rate / max(terms.expected_batch, 1e-12)
     factors = norm / np.sqrt(1.0 + model.norms)
-    return Level(std, float(factors.mean()), float(factors.std()) + 1e-3 * norm)
+    q = terms.sample_rate
+    seen = -np.expm1(releases * np.log1p(-q)) if q < 1 else 1.0
+    times = releases * q / seen if releases > 1 else 1.0
+    square = (releases * q * (1 - q) + (releases * q) ** 2) / seen if releases > 1 else 1.0
+    mean = times * float(factors.mean())
+    spread = np.sqrt(max(square * float(np.mean(factors**2)) - mean**2, 0.0))
+    return Level(float(std), mean, float(spread) + 1e-3 * norm)
 
 
 def features(rows: Rows, model: PublicModel) -> Features:

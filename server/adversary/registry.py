@@ -1,11 +1,12 @@
 """Attacks by the names that the settings use."""
 
-from configs.sections import AdversarySettings
-from server.adversary.base import Attack
-from server.adversary.imprint import Imprint
-from server.adversary.nulls import MeanImage
+from collections.abc import Callable, Mapping
+from typing import get_args
 
-ATTACKS = ("imprint", "mean_image")
+from configs.adversary import AdversarySettings, AttackName
+from server.adversary.base import Attack
+
+ATTACKS: tuple[str, ...] = get_args(AttackName)
 
 
 def attack(name: str, settings: AdversarySettings) -> Attack:
@@ -14,8 +15,25 @@ def attack(name: str, settings: AdversarySettings) -> Attack:
     Raises:
         ValueError: naming the known attacks.
     """
-    if name == Imprint.name:
-        return Imprint(settings.imprint)
-    if name == MeanImage.name:
-        return MeanImage()
-    raise ValueError(f"attack '{name}' is not known; choose from {', '.join(ATTACKS)}")
+    if name not in _MAKERS:
+        raise ValueError(f"attack '{name}' is not known; choose from {', '.join(_MAKERS)}")
+    return _MAKERS[name](settings)
+
+
+# Each attack is imported when it is asked for: some of them load torch.
+def _imprint(settings: AdversarySettings) -> Attack:
+    from server.adversary.imprint import Imprint
+
+    return Imprint(settings.imprint)
+
+
+def _mean_image(settings: AdversarySettings) -> Attack:
+    from server.adversary.nulls import MeanImage
+
+    return MeanImage()
+
+
+_MAKERS: Mapping[str, Callable[[AdversarySettings], Attack]] = {
+    "imprint": _imprint,
+    "mean_image": _mean_image,
+}

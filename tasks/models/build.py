@@ -166,6 +166,12 @@ def initial_weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in build(spec).state_dict().items()}
 
 
+def parameter_names(spec: ModelSpec) -> frozenset[str]:
+    """Return the names of the trained parameters; what else a state holds are buffers."""
+    with torch.device("meta"):
+        return frozenset(name for name, _ in build(spec).named_parameters())
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into a model, strictly: every name and shape must fit."""
     model.load_state_dict(dict(weights), strict=True)

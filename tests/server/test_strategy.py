@@ -32,7 +32,7 @@ def world(small: Callable[..., Experiment], tmp_path: Path) -> dict[str, Any]:
     terms = PublicTerms(1.0, 0.0, 0.5, 1, 10.0, 0.0)
     members = {n: Member(n, node, 20, terms) for n, node in zip(NAMES, grid.get_node_ids(), strict=True)}
     settings = ServerSettings.of(experiment, tmp_path)
-    model = FlatModel(SPEC, 1)
+    model = FlatModel.fresh(SPEC, 1)
     optimizer = ServerOptimizer(experiment.training, model.initial)
     events = EventLog(tmp_path / "events.jsonl")
     chair = Chair(experiment.adversary, (), None, tmp_path)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from configs.sections import AdversarySettings, ImprintSettings
-from server.adversary.base import MissingCapabilityError, Observation, PublicData, Weights, require
+from configs.adversary import AdversarySettings, ImprintSettings
+from server.adversary.base import Candidates, MissingCapabilityError, Observation, PublicData, Trace, Weights, require
 from server.adversary.imprint import BIAS, WEIGHT, Imprint
 from server.adversary.nulls import noise_only
 from server.adversary.placements import placement
@@ -51,12 +51,12 @@ def score(imprint: Imprint, seen: Observation, truths: NDArray[np.uint8], *, dec
     pool = hospital.images(77, len(truths) * decoys)
     return score_reconstruction(
         truths=truths,
-        guesses=imprint.reconstruct(seen, PUBLIC).images,
-        noise_guesses=imprint.reconstruct(noise_only(seen), PUBLIC).images,
+        guesses=imprint.reconstruct(Trace.of(seen), PUBLIC).images,
+        noise_guesses=imprint.reconstruct(noise_only(Trace.of(seen)), PUBLIC).images,
         mean_image=mean_image(PUBLIC, hospital.SPEC.shape),
         ranked=np.arange(len(truths)),
         decoys=Decoys(pool, np.arange(len(pool)).reshape(len(truths), decoys)),
-        informed=lambda candidates: imprint.informed(seen, PUBLIC, candidates),
+        informed=lambda candidates: imprint.informed(Trace.of(seen), PUBLIC, Candidates(candidates)),
     )
 
 
@@ -126,7 +126,7 @@ def test_the_row_that_fires_in_float32_is_the_row_that_is_read(imprint, planted,
         seen = hospital.observe(*planted, sent)
         alone = [int(np.flatnonzero(b)[0]) for b in found.bias]
         unique = np.array([alone.count(k) == 1 for k in alone])
-        scores = imprint.informed(seen, PUBLIC, batch)
+        scores = imprint.informed(Trace.of(seen), PUBLIC, Candidates(batch))
         assert scores is not None
         assert np.all(scores[unique] > 1 - 1e-9)
 
@@ -150,11 +150,11 @@ def test_copies_survive_little_noise_and_none_survive_epsilon_8(imprint, planted
 def test_strong_noise_gets_guesses_up_to_the_batch_and_pure_noise_no_claims(imprint, planted):
     zero = {WEIGHT: np.zeros((ROWS, 768)), BIAS: np.zeros(ROWS)}
     strong = hospital.observe(*planted, zero, clip=1.0, noise=0.6)
-    guesses = imprint.reconstruct(noise_only(strong), PUBLIC)
+    guesses = imprint.reconstruct(noise_only(Trace.of(strong)), PUBLIC)
     assert len(guesses.images) == BATCH
     assert np.all(np.diff(guesses.confidence) <= 0)
     weak = hospital.observe(*planted, zero, clip=1.0, noise=1e-3)
-    assert len(imprint.reconstruct(noise_only(weak), PUBLIC).images) == 0
+    assert len(imprint.reconstruct(noise_only(Trace.of(weak)), PUBLIC).images) == 0
 
 
 @pytest.mark.parametrize("noise", [1e-3, 0.02, 0.1, 0.6])
@@ -163,7 +163,7 @@ def test_noise_alone_passes_no_more_rows_than_stated(imprint, planted, noise):
     passed = 0
     for round_number in range(1, 21):
         seen = replace(hospital.observe(*planted, zero, clip=1.0, noise=noise), round=round_number)
-        found = imprint.reconstruct(noise_only(seen), PUBLIC)
+        found = imprint.reconstruct(noise_only(Trace.of(seen)), PUBLIC)
         passed += int(np.sum(found.confidence > np.log(ROWS / 0.01)))
     assert passed <= 1  # .2 expected at most
 
@@ -172,9 +172,9 @@ def test_the_denoised_readout_beats_the_raw_one_where_it_is_chosen(imprint, plan
     batch, found = batches[0]
     sent = hospital.release(found, clip=1.0, noise=0.01, seed=0)
     seen = hospital.observe(*planted, sent, clip=1.0, noise=0.01)
-    guesses = imprint.reconstruct(seen, PUBLIC)
+    guesses = imprint.reconstruct(Trace.of(seen), PUBLIC)
     assert "Wiener" in guesses.readout
-    raw = imprint.reconstruct(replace(seen, terms=replace(seen.terms, noise_multiplier=0.0)), PUBLIC)
+    raw = imprint.reconstruct(Trace.of(replace(seen, terms=replace(seen.terms, noise_multiplier=0.0))), PUBLIC)
     truths = batch / 255.0
 
     def error(images):
@@ -213,18 +213,18 @@ def test_bad_releases_are_survived(imprint, planted, batches):
     spec, weights = planted
     batch, found = batches[0]
     zero = {WEIGHT: np.zeros((ROWS, 768)), BIAS: np.zeros(ROWS)}
-    assert len(imprint.reconstruct(hospital.observe(spec, weights, zero), PUBLIC).images) == 0
-    scores = imprint.informed(hospital.observe(spec, weights, zero), PUBLIC, batch)
+    assert len(imprint.reconstruct(Trace.of(hospital.observe(spec, weights, zero)), PUBLIC).images) == 0
+    scores = imprint.informed(Trace.of(hospital.observe(spec, weights, zero)), PUBLIC, Candidates(batch))
     np.testing.assert_array_equal(scores, np.zeros(BATCH))
     nothing = {name: np.full_like(value, np.nan) for name, value in zero.items()}
     for noise in (0.0, 0.5):
         seen = hospital.observe(spec, weights, nothing, clip=1.0, noise=noise)
-        assert imprint.reconstruct(seen, PUBLIC).images.shape == (0, 3, 16, 16)
-        assert imprint.informed(seen, PUBLIC, batch) is not None
+        assert imprint.reconstruct(Trace.of(seen), PUBLIC).images.shape == (0, 3, 16, 16)
+        assert imprint.informed(Trace.of(seen), PUBLIC, Candidates(batch)) is not None
     sent = dict(hospital.release(found, clip=1.0, noise=0, seed=0))
     sent[WEIGHT] = sent[WEIGHT].copy()
     sent[WEIGHT][np.flatnonzero(sent[BIAS])[0], 0] = np.inf
-    partly = imprint.reconstruct(hospital.observe(spec, weights, sent, clip=1.0), PUBLIC)
+    partly = imprint.reconstruct(Trace.of(hospital.observe(spec, weights, sent, clip=1.0)), PUBLIC)
     assert len(partly.images) == np.count_nonzero(sent[BIAS]) - 1
     assert np.isfinite(partly.images).all()
     assert partly.images.dtype == np.float32
@@ -236,7 +236,7 @@ def test_one_image_and_a_batch_of_one_image_are_copied(imprint, planted):
         batch = np.repeat(one, count, axis=0)
         found = hospital.gradients(*planted, batch, [1] * count)
         sent = hospital.release(found, clip=1.0, noise=0, seed=0)
-        guess = imprint.reconstruct(hospital.observe(*planted, sent, clip=1.0), PUBLIC).images
+        guess = imprint.reconstruct(Trace.of(hospital.observe(*planted, sent, clip=1.0)), PUBLIC).images
         assert len(guess) == 1
         np.testing.assert_allclose(guess, one / 255.0, atol=1e-4)
 
@@ -249,10 +249,10 @@ def test_little_public_data_is_enough_to_plant_and_read(count):
     batch = hospital.images(4, 4)
     found = hospital.gradients(spec, weights, batch, [0, 1, 0, 1])
     sent = hospital.release(found, clip=1.0, noise=0, seed=0)
-    assert len(imprint.reconstruct(hospital.observe(spec, weights, sent, clip=1.0), few).images) >= 2
+    assert len(imprint.reconstruct(Trace.of(hospital.observe(spec, weights, sent, clip=1.0)), few).images) >= 2
     noisy = hospital.release(found, clip=1.0, noise=0.1, seed=0)
     seen = hospital.observe(spec, weights, noisy, clip=1.0, noise=0.1)
-    assert np.isfinite(imprint.reconstruct(seen, few).images).all()
+    assert np.isfinite(imprint.reconstruct(Trace.of(seen), few).images).all()
 
 
 def test_constant_public_images_and_fewer_rows_than_images():
@@ -263,7 +263,9 @@ def test_constant_public_images_and_fewer_rows_than_images():
         found = hospital.gradients(spec, weights, hospital.images(4, 6), [0, 1, 0, 1, 0, 1])
         for noise in (0.0, 0.3):
             sent = hospital.release(found, clip=1.0, noise=noise, seed=0)
-            guess = imprint.reconstruct(hospital.observe(spec, weights, sent, clip=1.0, noise=noise, batch=6), public)
+            guess = imprint.reconstruct(
+                Trace.of(hospital.observe(spec, weights, sent, clip=1.0, noise=noise, batch=6)), public
+            )
             assert len(guess.images) <= 2
             assert np.isfinite(guess.images).all()
 
@@ -277,4 +279,4 @@ def test_it_needs_the_broadcast(planted):
         one.plant(*planted, PUBLIC)
     honest = hospital.observe(hospital.SPEC, hospital.agreed(), {})
     with pytest.raises(ValueError, match="wide block"):
-        one.reconstruct(honest, PUBLIC)
+        one.reconstruct(Trace.of(honest), PUBLIC)

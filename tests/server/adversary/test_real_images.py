@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.sections import ImprintSettings
-from server.adversary.base import PublicData
+from configs.adversary import ImprintSettings
+from server.adversary.base import Candidates, PublicData, Trace
 from server.adversary.imprint import BIAS, WEIGHT, Imprint
 from server.adversary.public_model import mean_image
 from simulation.scoring.assignment import pair
@@ -75,12 +75,12 @@ def test_recovers_four_of_five_real_images_without_privacy_and_clipped():
         alone = np.bincount(home, minlength=512)[home] == 1
         for clip, total in sums.items():
             seen = hospital.observe(spec, weights, total, clip=clip, batch=BATCH)
-            guesses = imprint.reconstruct(seen, public)
+            guesses = imprint.reconstruct(Trace.of(seen), public)
             ssim = pair(batch, guesses.images, mean_image(public, SPEC.shape)).ssim
             # Nearest guess, not the pair: of two nearly equal images one may be paired with the other's copy.
             assert np.all(squared_errors(batch[alone], guesses.images).min(axis=1) < 1e-9)
             recovered[clip].append(np.mean(ssim > 0.9))
-            scores = imprint.informed(seen, public, batch)
+            scores = imprint.informed(Trace.of(seen), public, Candidates(batch))
             assert np.all(scores[alone] > 1 - 1e-6)
     assert np.mean(recovered[None]) >= 0.80
     assert np.mean(recovered[1.0]) >= 0.80

@@ -1,11 +1,15 @@
 """Recorded views come back bit for bit, whatever the hospital is called."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
+from configs.adversary import AdversarySettings, Placement
 from server.adversary.base import Observation, PublicTerms
 from server.adversary.placements import PLACEMENTS, placement
-from server.adversary.recording import load_view, save_observation
+from server.adversary.recording import recorded, save_observation
+from server.adversary.views import load_view
 from tasks.models import ModelSpec, WideBlock
 
 SPEC = ModelSpec("resnet9", (3, 16, 16), 1, 4, WideBlock(8, 1e-12, 0.1, 0.3))
@@ -26,10 +30,10 @@ def test_everything_comes_back(tmp_path):
     sent = observation("rosendahl")
     path = save_observation(tmp_path / "views", sent)
     assert [p.name for p in (tmp_path / "views").iterdir()] == [path.name]
-    view = load_view(tmp_path / "views", "malicious_server")
+    view = load_view(tmp_path / "views", AdversarySettings(placement="malicious_server"))
     assert view.placement == "malicious_server"
     assert view.capabilities == placement("malicious_server").capabilities
-    (seen,) = view.observations
+    seen = view.traces[0].last
     assert (seen.round, seen.hospital, seen.spec, seen.terms) == (1, "rosendahl", SPEC, sent.terms)
     for name, value in {**sent.release, **sent.weights}.items():
         back = seen.release.get(name, seen.weights.get(name))
@@ -46,30 +50,30 @@ def test_any_hospital_name_is_a_safe_file(tmp_path, name):
     assert path.parent == folder
     assert len(path.name.encode()) < 120
     assert [p.name for p in tmp_path.iterdir()] == ["views"]
-    assert load_view(folder, "server").observations[0].hospital == name
+    assert recorded(folder, "single")[0][0].hospital == name
 
 
 def test_names_do_not_collide_and_the_order_is_round_then_hospital(tmp_path):
     for hospital, round_number in (("a-b", 2), ("A b", 1), ("a b", 1), ("a_b", 10)):
         save_observation(tmp_path, observation(hospital, round_number))
     save_observation(tmp_path, observation("a b", 1, value=9.0))
-    seen = load_view(tmp_path, "server").observations
+    seen = [o for o, _ in recorded(tmp_path, "single")]
     assert [(o.round, o.hospital) for o in seen] == [(1, "A b"), (1, "a b"), (2, "a-b"), (10, "a_b")]
     assert seen[1].release["a"][0] == 9.0
 
 
 def test_what_is_not_an_observation_is_named(tmp_path):
     save_observation(tmp_path, observation("a"))
-    (tmp_path / "round-000002.safetensors").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="round-000002"):
-        load_view(tmp_path, "server")
-    (tmp_path / "round-000002.safetensors").rename(tmp_path / "old.partial")
-    assert len(load_view(tmp_path, "server").observations) == 1
-    assert load_view(tmp_path / "none", "server").observations == ()
+    (tmp_path / "single-000002.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="single-000002"):
+        recorded(tmp_path, "single")
+    (tmp_path / "single-000002.safetensors").rename(tmp_path / "old.partial")
+    assert len(recorded(tmp_path, "single")) == 1
+    assert recorded(tmp_path / "none", "single") == []
 
 
 def test_placements_say_who_they_are():
-    assert set(PLACEMENTS) == {"server", "malicious_server"}
+    assert set(PLACEMENTS) == set(get_args(Placement)) - {"none"}
     for seat in PLACEMENTS.values():
         assert seat.description.endswith(".")
     with pytest.raises(ValueError, match="malicious_server"):
