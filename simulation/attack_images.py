@@ -35,7 +35,12 @@ def score_images(case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     )
     row = {**head(case), **_figures(score), "readout": guesses.readout, **bounds_of(case, score.decoys)}
     files = case.pictures.save(
-        case.attack.name, case.trace.last, case.targets.images, guesses.images, score, mean_of(case.public)
+        f"{case.placement}-{case.attack.name}",
+        case.trace.last,
+        case.targets.images,
+        guesses.images,
+        score,
+        mean_of(case.public),
     )
     return row, _target_rows(row, case, score, files)
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from configs.adversary import AttackName
 from server.adversary.public import save_public
 from server.checkpoints import read_arrays
 from server.settings import ServerSettings
+from simulation.announcing import announce_views
 from simulation.attacking import AttackResults, run_attacks
 from simulation.engines.running import prepare_environment, run_engine
 from simulation.evaluation import Evaluator, names_of
@@ -30,7 +29,6 @@ from simulation.setup import Setup, prepare
 from simulation.subgroups import utility, write_subgroups
 from simulation.tables import flat, hospital_rows, rounds_table, utility_after
 from simulation.watching import Watcher
-from tasks.models import build
 
 
 @final
@@ -145,29 +143,6 @@ def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Con
             run_engine(experiment, server, hospitals, folder.site_settings)
     with Watcher(folder.events, checkpoints, Evaluator(setup), None):
         pass  # a run that was stopped between its last round and its last evaluation is caught up here
-
-
-def announce_views(setup: Setup, folder: Path, console: Console) -> None:
-    """Say how much the recorded views will take, before the start; refuse if the disk has no room.
-
-    Raises:
-        InputError: naming what to attack less of.
-    """
-    experiment = setup.experiment
-    dimension = math.prod(setup.task.shape)
-    floats = sum(p.numel() for p in build(setup.task.spec).parameters())
-    if experiment.adversary.placement == "malicious_server" and "imprint" in experiment.adversary.attacks:
-        floats += experiment.adversary.imprint.rows * (dimension + 1) + dimension
-    rounds = len(experiment.attacked_rounds)
-    need = 12 * floats * rounds * len(setup.deal.hospitals)  # float64 release and float32 broadcast
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise InputError(
-            f"adversary.rounds: recording {rounds} rounds takes {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            f"attack fewer rounds or lower adversary.imprint.rows."
-        )
-    if need > 1e9:
-        console.print(f"views of {rounds} attacked rounds will take about {need / 1e9:.1f} GB", highlight=False)
 
 
 def _finish(

@@ -8,7 +8,7 @@ import numpy as np
 import tasks
 from clients.planning import Plan, plan_deal
 from configs import Experiment, InputError
-from simulation.scoring.similarity import WINDOW
+from simulation.seating import check_adversary
 from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
 from tasks.models import build
@@ -55,7 +55,7 @@ def prepare(experiment: Experiment) -> Setup:
     names = [h.name for h in dealt.hospitals]
     _check_quorum(experiment, names)
     if experiment.adversary.placement != "none":
-        _check_adversary(experiment, task)
+        check_adversary(experiment, task, names)
     return Setup(
         experiment=experiment,
         task=task,
@@ -80,30 +80,6 @@ def _check_quorum(experiment: Experiment, names: list[str]) -> None:
         )
     if training.stragglers >= 1:
         raise InputError("training.stragglers: with probability 1 no hospital ever answers; lower it.")
-
-
-def _check_adversary(experiment: Experiment, task: Task) -> None:
-    from server.adversary.base import MissingCapabilityError, require
-    from server.adversary.placements import placement
-    from server.adversary.registry import attack
-
-    settings = experiment.adversary
-    if min(task.shape[1:]) < WINDOW:
-        raise InputError(
-            f"adversary.placement: attacks are scored in windows of {WINDOW} pixels a side, and the images have "
-            f"{' x '.join(map(str, task.shape[1:]))}; enlarge them, or set it to none."
-        )
-    chair = placement(settings.placement)
-    for name in settings.attacks:
-        try:
-            require(attack(name, settings), settings.placement, chair.capabilities)
-        except MissingCapabilityError as error:
-            raise InputError(f"adversary.attacks: {error}; choose another placement or attack.") from error
-    if settings.public_data == "none" and "imprint" in settings.attacks:
-        raise InputError(
-            "adversary.public_data: the imprint attack sets its bins at public quantiles and needs public data; "
-            "set it to phantom or same_distribution."
-        )
 
 
 def _heldout_parts(experiment: Experiment, dealt: Deal, heldout: Records) -> dict[str, list[int]]:

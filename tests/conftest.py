@@ -27,7 +27,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["FEDWARD_CACHE"] = before
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> Callable[..., Experiment]:
     """Make a small phantom experiment: sections as keywords."""
 

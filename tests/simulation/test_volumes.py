@@ -86,7 +86,7 @@ def test_crops_have_the_models_shape_everywhere() -> None:
     assert pools.public.images.shape[1:] == (1, 7, 8, 12)
     assert decoy_images(setup, pools).shape == (len(pools.decoys), 1, 7, 8, 12)
     hospital = setup.deal.hospitals[0]
-    targets = targets_of(setup, hospital.name, 2)
+    targets = targets_of(setup, {hospital.name: [2]})
     assert targets.images.shape == (len(hospital.records), 1, 7, 8, 12)
     whole = hospital.records.pixels()
     position = {name: i for i, name in enumerate(hospital.records.ids)}
