@@ -57,7 +57,7 @@ class WideModule(nn.Module):
         self.register_buffer("centre", torch.zeros(dimension))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what is added to the first logit, (n,)."""
+        """Return what is added to the first logit or to the image, (n,)."""
         z = self.block.scale * (x.flatten(1) - self.centre)
         active = torch.clamp(self.units(z), min=0.0, max=self.block.ceiling)
         return self.block.gain * active.sum(dim=1)
@@ -65,7 +65,7 @@ class WideModule(nn.Module):
 
 @final
 class Wired(nn.Module):
-    """A model with a wide block wired to its logits, or logit maps, as (+r, -r)."""
+    """A model with a wide block wired to its logits, or logit maps, as (+r, -r), or to the image that it reads."""
 
     def __init__(self, core: nn.Module, wide: WideModule, outputs: int) -> None:
         super().__init__()
@@ -74,7 +74,9 @@ class Wired(nn.Module):
         self.outputs = outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the core, (n, outputs, ...), shifted by the block."""
+        """Return the logits of the core, (n, outputs, ...), shifted by the block; or those of the shifted image."""
+        if self.wide.block.wiring == "image":
+            return self.core(x + self.wide(x).reshape(-1, *[1] * (x.dim() - 1)))
         logits: Tensor = self.core(x)
         sign = logits.new_zeros(self.outputs)
         sign[0] = 1.0

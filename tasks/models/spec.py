@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, final, get_args
+from typing import Any, Literal, final, get_args
 
 from configs.sections import ModelName
 
@@ -21,23 +21,27 @@ SHORTEST = {"resnet9": 8, "wide_resnet": 4, "scattering": 16, "unet": 1}
 @final
 @dataclass(frozen=True)
 class WideBlock:
-    """A wide block of clamped units that reads the input image and adds to the logits.
+    """A wide block of clamped units that reads the input image and adds to the logits, or to the image itself.
 
-    ``logits[:, 0] += gain * sum_k clamp(weight_k . z + bias_k, 0, ceiling)`` with ``z = scale * (x - centre)``
-    for the flattened normalised image x; with more than one logit the same amount is taken off the second, so that
-    the pair (+r, -r) feels it. A dense model's logit maps take the same amount at every place.
+    With the wiring "logits" ``logits[:, 0] += gain * sum_k clamp(weight_k . z + bias_k, 0, ceiling)`` with
+    ``z = scale * (x - centre)`` for the flattened normalised image x; with more than one logit the same amount is
+    taken off the second, so that the pair (+r, -r) feels it. A dense model's logit maps take the same amount at every
+    place. With the wiring "image" the same amount is added to every value of the normalised image that the rest of
+    the model reads: the block then sits in front of the model, as in Boenisch et al. 2021.
 
     Attributes:
         rows: number of units K; weight is (K, D), bias (K,), D the flattened size of an image.
         ceiling: upper clamp of every unit; None is an ordinary ReLU.
-        gain: constant factor from the sum of the units to the logit.
+        gain: constant factor from the sum of the units to the logit, or to the image.
         scale: factor on the centred input.
+        wiring: what the block adds to.
     """
 
     rows: int
     ceiling: float | None
     gain: float
     scale: float
+    wiring: Literal["logits", "image"] = "logits"
 
     def problem(self, dimension: int) -> str | None:
         """Return what keeps the block from being built over `dimension` pixels, None if nothing does."""
@@ -46,6 +50,8 @@ class WideBlock:
         numbers = [self.gain, self.scale] + ([] if self.ceiling is None else [self.ceiling])
         if not all(_is_finite(value) for value in numbers) or (self.ceiling is not None and self.ceiling <= 0):
             return f"a block with ceiling {self.ceiling!r}, gain {self.gain!r}, scale {self.scale!r}"
+        if self.wiring not in ("logits", "image"):
+            return f"a block wired to {self.wiring!r}"
         return None
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.models import ModelSpec, WideBlock
+from tasks.models import ModelSpec, WideBlock, build
 
 SPEC = ModelSpec("resnet9", (3, 16, 16), outputs=1, width=4)
 BLOCK = WideBlock(rows=5, ceiling=0.5, gain=2.0, scale=0.1)
@@ -21,7 +22,10 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize("block", [None, BLOCK, WideBlock(rows=2, ceiling=None, gain=1.0, scale=1.0)])
+IN_FRONT = WideBlock(rows=2, ceiling=None, gain=1.0, scale=1.0, wiring="image")
+
+
+@pytest.mark.parametrize("block", [None, BLOCK, WideBlock(rows=2, ceiling=None, gain=1.0, scale=1.0), IN_FRONT])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
 def test_a_specification_survives_json(spec: ModelSpec, block: WideBlock | None) -> None:
     spec = replace(spec, block=block)
@@ -29,6 +33,29 @@ def test_a_specification_survives_json(spec: ModelSpec, block: WideBlock | None)
     assert again == spec
     assert again.digest() == spec.digest() != SPEC.digest()
     assert again.dense == (spec.kind == "unet")
+
+
+def test_a_block_without_a_wiring_is_wired_to_the_logits() -> None:
+    content = json.loads(replace(SPEC, block=BLOCK).to_json())
+    del content["block"]["wiring"]  # as written before there was a choice
+    assert ModelSpec.from_json(json.dumps(content)) == replace(SPEC, block=BLOCK)
+
+
+@pytest.mark.parametrize("spec", [SPEC, SPECS[1], replace(SPECS[3], shape=(1, 16, 16))], ids=lambda spec: spec.kind)
+def test_a_block_in_front_shifts_the_image_by_one_amount(spec: ModelSpec) -> None:
+    wired = build(replace(spec, block=replace(IN_FRONT, gain=0.3)))
+    core = build(spec)
+    weights = {name: value for name, value in wired.state_dict().items() if name.startswith("core.")}
+    core.load_state_dict({name.removeprefix("core."): value for name, value in weights.items()})
+    images = torch.randn(2, *spec.shape, generator=torch.Generator().manual_seed(0))
+    named = wired.state_dict()
+    units, offsets = named["wide.units.weight"], named["wide.units.bias"]
+    with torch.no_grad():
+        sums = torch.relu(images.flatten(1) @ units.T + offsets).sum(dim=1)  # scale 1, centre 0
+        assert float(sums.max()) > 0
+        shifted = images + 0.3 * sums.reshape(-1, *[1] * (images.dim() - 1))
+        torch.testing.assert_close(wired(images), core(shifted))
+        assert not torch.equal(wired(images), core(images))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +101,8 @@ NONSENSE: list[dict[str, Any]] = [
     {"block": {"rows": 2, "ceiling": None, "gain": float("nan"), "scale": 1.0}},
     {"block": {"rows": 2, "ceiling": None, "gain": 1.0, "scale": float("inf")}},
     {"block": {"rows": 2, "ceiling": None, "gain": "1", "scale": 1.0}},
+    {"block": {"rows": 2, "ceiling": None, "gain": 1.0, "scale": 1.0, "wiring": "loss"}},
+    {"block": {"rows": 2, "ceiling": None, "gain": 1.0, "scale": 1.0, "wiring": ["image"]}},
     {"extra": 1},
 ]
 
