@@ -107,7 +107,8 @@ def test_a_hospital_sees_the_sum_of_the_others_and_no_single_one(run: Run) -> No
             assert np.abs(value - expected).max() < 1e-3 * scale + 1e-6  # what float32 models leave of it
         for other in others:
             assert _distance(seen.release, other.release) > 0.05
-    assert trace.last.terms.expected_batch == pytest.approx(sum(o.terms.expected_batch for o in others))
+    batches = [traffic[3, h].terms.expected_batch for h in trace.members]
+    assert trace.last.terms.expected_batch == pytest.approx(sum(batches))
 
 
 def test_colluders_take_their_share_out_too(run: Run) -> None:
