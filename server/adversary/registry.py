@@ -27,6 +27,18 @@ def _imprint(settings: AdversarySettings) -> Attack:
     return Imprint(settings.imprint)
 
 
+def _trap_weights(settings: AdversarySettings) -> Attack:
+    from server.adversary.trap_weights import TrapWeights
+
+    return TrapWeights(settings.trap_weights)
+
+
+def _data_traps(settings: AdversarySettings) -> Attack:
+    from server.adversary.data_traps import DataTraps
+
+    return DataTraps(settings.data_traps)
+
+
 def _mean_image(settings: AdversarySettings) -> Attack:
     from server.adversary.nulls import MeanImage
 
@@ -35,5 +47,7 @@ def _mean_image(settings: AdversarySettings) -> Attack:
 
 _MAKERS: Mapping[str, Callable[[AdversarySettings], Attack]] = {
     "imprint": _imprint,
+    "trap_weights": _trap_weights,
+    "data_traps": _data_traps,
     "mean_image": _mean_image,
 }
