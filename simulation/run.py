@@ -154,6 +154,7 @@ def _finish(
     hospitals = hospital_rows(setup, folder, table)
     table.to_csv(folder.path / "rounds.csv", index=False)
     pd.DataFrame([flat(row) for row in hospitals]).to_csv(folder.path / "hospitals.csv", index=False)
+    folder.attacks.unlink(missing_ok=True)  # of an earlier attack on the same views
     if attacks.targets:
         pd.DataFrame(attacks.targets).to_csv(folder.attacks, index=False)
     last = experiment.training.rounds

@@ -24,21 +24,34 @@ def show_run(run: Run, console: Console) -> None:
     console.print(table)
     console.print(f"all hospitals: {measured(measure)}", highlight=False)
     for attack in summary["attacks"]:
-        console.print(
-            f"{attack['attack']} at the {attack['placement']} on {attack['hospital']}, round {attack['round']}: "
+        rounds = f"round {attack['round']}" if attack["rounds"] == 1 else f"{attack['rounds']} rounds"
+        where = f"{attack['attack']} at placement {attack['placement']} on {attack['hospital']}, {rounds}"
+        console.print(f"{where}: {_got(attack)}", highlight=False)
+    _end(run, console)
+
+
+def _got(attack: dict[str, Any]) -> str:
+    if attack["yields"] == "images":
+        return (
             f"{_percent(attack['recovered'])} of {attack['targets']} images copied "
             f"(null {_percent(attack['null_recovered'])}), {_percent(attack['rank1'])} identified among "
-            f"{attack['decoys'] + 1} (p {_number(attack['rank1_p'])})",
-            highlight=False,
+            f"{attack['decoys'] + 1} (p {_number(attack['rank1_p'])})"
         )
-    _end(run, console)
+    if attack.get("success") is None:
+        return f"not judged: {attack.get('why', 'nothing to judge')}"
+    return (
+        f"{attack['success_name']} {_percent(attack['success'])} (null {_percent(attack.get('success_null'))}, "
+        f"p {_number(attack.get('success_p'))})"
+    )
 
 
 def show_study(run: Run, console: Console) -> None:
     """Print one line per cell and the report's path."""
     cells = run.summary["cells"]
+    attack = _leading_attack(cells)
     shown = [key for key in cells[0]["summary"]["utility"]["metrics"] if key not in LOSS_LIKE][:2] if cells else []
-    table = Table(title="Utility, price and attack per cell", title_justify="left")
+    title = "Utility, price and attack per cell" + (f" (attack: {attack})" if attack else "")
+    table = Table(title=title, title_justify="left")
     columns = (
         "cell",
         *(label(key) for key in shown),
@@ -61,13 +74,19 @@ def show_study(run: Run, console: Console) -> None:
             *(_number(row.get(key)) for key in shown),
             _number(row["epsilon_upper"]) if row["epsilon_upper"] is not None else "no claim",
             noise,
-            _percent(row.get("imprint_recovered")),
-            _percent(row.get("imprint_null_recovered")),
-            _percent(row.get("imprint_rank1")),
-            str(row.get("imprint_decoys", 0) + 1),
+            _percent(row.get(f"{attack}_recovered")),
+            _percent(row.get(f"{attack}_null_recovered")),
+            _percent(row.get(f"{attack}_rank1")),
+            str(row.get(f"{attack}_decoys", 0) + 1),
         )
     console.print(table)
     _end(run, console)
+
+
+def _leading_attack(cells: list[dict[str, Any]]) -> str:
+    """Return the attack that copied the largest share anywhere in the study; empty without attacks."""
+    rows = [row for cell in cells for row in cell["summary"]["attacks"] if row["yields"] == "images"]
+    return max(rows, key=lambda row: row["recovered"] or 0.0)["attack"] if rows else ""
 
 
 def measured(measure: Measure) -> str:

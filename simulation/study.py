@@ -136,7 +136,14 @@ def budget_row(row: dict[str, Any]) -> dict[str, Any]:
     }
     for name in sorted({a["attack"] for a in summary["attacks"]}):
         own = [a for a in summary["attacks"] if a["attack"] == name and a["targets"]]
-        out.update({f"{name}_{key}": value for key, value in pooled_attack(own).items()})
+        images = [a for a in own if a["yields"] == "images"]
+        if images or not own:
+            out.update({f"{name}_{key}": value for key, value in pooled_attack(images).items()})
+            continue
+        judged = [a for a in own if a.get("success") is not None]
+        for key in ("success", "success_null"):
+            known = [(a[key], a["targets"]) for a in judged if a.get(key) is not None]
+            out[f"{name}_{key}"] = sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
     return out
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from configs import InputError
 from simulation.report import pages
 from simulation.report.loading import read_run, read_summary
+from simulation.report.placements import placements_page
 
 REPORT = "report.html"
 
@@ -32,8 +33,10 @@ def build_report(folder: Path) -> Path:
         text = _render("run.html", pages.run_page(read_run(folder, summary)))
     elif kind == "study":
         text = _render("study.html", pages.study_page(folder, summary))
+    elif kind == "placements":
+        text = _render("placements.html", placements_page(folder, summary))
     else:
-        raise InputError(f"{folder / 'summary.json'}: its kind is {kind!r}, not 'run' or 'study'.")
+        raise InputError(f"{folder / 'summary.json'}: its kind is {kind!r}, not 'run', 'study' or 'placements'.")
     return _write(folder / REPORT, text)
 
 

@@ -42,9 +42,11 @@ def _limits(summaries: Sequence[Summary]) -> tuple[str, ...]:
         names = listed(sorted({str(row["attack"]) for row in attacks}))
         rounds = sorted({int(row["round"]) for row in attacks})
         which = f"round{'s' if len(rounds) > 1 else ''} {listed([f'{r:,}' for r in rounds])}"
+        if (most := max(int(row.get("rounds", 1)) for row in attacks)) > 1:
+            which = f"up to {most:,} rounds taken together"
         words.append(
             f"Attacks that were not tried may do better: tried here: {names}, in {which} only. An "
-            "adversary who attacks many rounds can average the noise away and see more."
+            "adversary who attacks more rounds can average the noise away and see more."
         )
     words.append(_COMPOSE)
     words.append(_OUTSIDE_LEDGER)

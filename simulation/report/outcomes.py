@@ -79,23 +79,36 @@ class Outcome:
         return 1 / (self.decoys + 1)
 
 
-def outcomes(attacks: Sequence[Summary]) -> list[Outcome]:
-    """Put the rows of each (placement, attack) together, strongest first.
+IMAGES = ("images", "candidates")
 
-    Rows of hospital 'all' are taken as they are, in place of the single hospitals' rows.
+
+def outcomes(attacks: Sequence[Summary]) -> list[Outcome]:
+    """Put the rows of each (placement, attack) about single images together, strongest first.
+
+    Attacks that count labels or tell members apart have other figures: see :func:`others`. Rows of hospital 'all' are
+    taken as they are, in place of the single hospitals' rows.
     """
     groups: dict[tuple[str, str], list[Summary]] = {}
     for row in attacks:
+        if row.get("yields", "images") not in IMAGES:
+            continue
         groups.setdefault((str(row["placement"]), str(row["attack"])), []).append(row)
     found = [pooled(rows) for rows in groups.values()]
     return sorted(found, key=lambda o: -(o.recovered.rate if o.recovered else -1.0))
+
+
+def others(attacks: Sequence[Summary]) -> list[Summary]:
+    """Return the rows of attacks that yield labels or members, in the order of placement, attack and hospital."""
+    rows = [row for row in attacks if row.get("yields", "images") not in IMAGES]
+    return sorted(rows, key=lambda r: (str(r["placement"]), str(r["attack"]), str(r["hospital"]), int(r["round"])))
 
 
 def pooled(rows: Sequence[Summary]) -> Outcome:
     """Put the rows of one attack together; counts are added, so the weights are the numbers of targets."""
     everybody = [r for r in rows if r["hospital"] == EVERYBODY]
     kept = tuple(everybody or rows)
-    decoys = min((int(r["decoys"]) for r in kept if r["ranked"]), default=0)
+    ranked = [r for r in kept if r.get("ranked")]
+    decoys = min((int(r["decoys"]) for r in ranked), default=0)
     chance = 1 / (decoys + 1)
     return Outcome(
         placement=str(kept[0]["placement"]),
@@ -104,11 +117,11 @@ def pooled(rows: Sequence[Summary]) -> Outcome:
         rows=kept,
         recovered=_share(kept, "recovered", "targets", None),
         null=_mean(kept, "null_recovered"),
-        above_null=sum(1 for r in kept if r["above_null"]),
+        above_null=sum(1 for r in kept if r.get("above_null")),
         rank1=_share(kept, "rank1", "ranked", chance),
         informed=_share(kept, "identified_informed", "ranked", chance),
         decoys=decoys,
-        most_decoys=max((int(r["decoys"]) for r in kept if r["ranked"]), default=0),
+        most_decoys=max((int(r["decoys"]) for r in ranked), default=0),
         mean_ssim=_mean(kept, "mean_ssim"),
         null_mean_ssim=_mean(kept, "null_mean_ssim"),
         mean_psnr=_mean(kept, "mean_psnr"),
@@ -120,7 +133,7 @@ def pooled(rows: Sequence[Summary]) -> Outcome:
 
 def level(found: Sequence[Outcome]) -> Level:
     """Return the worst that the attacks achieved beyond their nulls, many attacks allowed for (Holm)."""
-    tried = [o for o in found if o.recovered is not None]
+    tried = [o for o in found if o.recovered is not None or o.informed is not None]
     if not tried:
         return "untested"
     if any(_beats_null(o) for o in tried):
@@ -133,7 +146,7 @@ def level(found: Sequence[Outcome]) -> Level:
 
 
 def _beats_null(outcome: Outcome) -> bool:
-    p_values = [r.get("above_null_p") for r in outcome.rows if r["above_null"]]
+    p_values = [r.get("above_null_p") for r in outcome.rows if r.get("above_null")]
     if not p_values or any(p is None for p in p_values):
         return outcome.above_null > 0
     every = [r.get("above_null_p") for r in outcome.rows]
@@ -141,7 +154,7 @@ def _beats_null(outcome: Outcome) -> bool:
 
 
 def _share(rows: Sequence[Summary], key: str, weight: str, chance: float | None) -> Share | None:
-    counted = [r for r in rows if r[weight] and r[key] is not None]
+    counted = [r for r in rows if r.get(weight) and r.get(key) is not None]
     total = sum(int(r[weight]) for r in counted)
     if not total:
         return None
@@ -151,10 +164,10 @@ def _share(rows: Sequence[Summary], key: str, weight: str, chance: float | None)
 
 
 def _mean(rows: Sequence[Summary], key: str) -> float | None:
-    known = [(float(r[key]), int(r["targets"])) for r in rows if r[key] is not None and r["targets"]]
+    known = [(float(r[key]), int(r["targets"])) for r in rows if r.get(key) is not None and r["targets"]]
     total = sum(weight for _, weight in known)
     return sum(value * weight for value, weight in known) / total if total else None
 
 
 def _highest(rows: Sequence[Summary], key: str) -> float | None:
-    return max((float(r[key]) for r in rows if r[key] is not None), default=None)
+    return max((float(r[key]) for r in rows if r.get(key) is not None), default=None)

@@ -12,10 +12,10 @@ from simulation.report.figures_study import study_figures
 from simulation.report.gallery import MOST, Strip, shows_real, strips, why_none
 from simulation.report.loading import RunFiles, read_run, read_summary
 from simulation.report.numbers import decimal
-from simulation.report.outcomes import Outcome, level, outcomes
+from simulation.report.outcomes import Outcome, level, others, outcomes
 from simulation.report.subgroups import cost_table, people_table
 from simulation.report.tables import Table, hospital_table, settings_table
-from simulation.report.tables_attacks import attack_table, budget_table
+from simulation.report.tables_attacks import attack_table, budget_table, other_table
 from simulation.report.tiles import run_tiles
 from simulation.report.words import run_chapters, study_chapters
 from simulation.report.words_attacks import VERDICTS, facts, public_words
@@ -60,6 +60,7 @@ def run_page(run: RunFiles) -> Content:
         "hospital_table": hospital_table(summary),
         "people_table": people_table(summary) if summary["subgroups"] else None,
         "attack_table": attack_table(found) if found else None,
+        "other_table": other_table(rest) if (rest := others(summary["attacks"])) else None,
         "settings": settings_table([("Value", summary["experiment"])]),
         "facts": _facts(summary),
     }
@@ -165,7 +166,7 @@ def _targets(columns: int) -> int:
 def _runs_of(folder: Path) -> list[tuple[str, RunFiles]]:
     summary = read_summary(folder)
     name = folder.resolve().name
-    if summary.get("kind") != "study":
+    if summary.get("kind") not in ("study", "placements"):
         return [(name, read_run(folder, summary))]
     return [(f"{name}: {c['cell']}", read_run(folder / c["folder"], c["summary"])) for c in summary["cells"]]
 

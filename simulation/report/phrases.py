@@ -19,12 +19,25 @@ PLACEMENTS: Mapping[str, str] = MappingProxyType(
         "server": "an honest but curious server, which reads what every hospital sends and changes nothing",
         "malicious_server": "a malicious server, which reads what every hospital sends and chooses the model "
         "that it sends to each",
+        "wire": "somebody on the line of one hospital, which reads that hospital's messages and changes nothing",
+        "aggregate": "a server behind a secure sum, which reads only the sum of what the hospitals send",
+        "malicious_aggregate": "a malicious server behind a secure sum, which reads only the sum and chooses the "
+        "model that it sends to each hospital",
+        "hospital": "one of the hospitals, which reads the common model round by round and takes out its own share",
+        "release": "somebody with the final model, which may have been planted with traps before the first round",
+        "worst_case": "the adversary of the formal bound, which knows everything but which candidate was used",
     }
 )
 
 ATTACKS: Mapping[str, str] = MappingProxyType(
     {
         "imprint": "plants a layer in the model whose update carries single images",
+        "trap_weights": "plants a layer in the model whose neurons each fire for few images",
+        "data_traps": "plants traps in the first model, each of which keeps the first image that fires it",
+        "inversion": "searches for images whose update looks like the one that was sent",
+        "label_counts": "reads from the last layer how many images of each class took part",
+        "candidate_matching": "compares the update with what each candidate image would have added to it",
+        "membership": "asks of the final model whether it was trained on a given image",
         "mean_image": "looks at nothing that a hospital sent and guesses the average public image",
     }
 )

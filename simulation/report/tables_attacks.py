@@ -1,6 +1,7 @@
 """Tables of what attacks got, beside their nulls: per update, and per setting of a study."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from simulation.report.numbers import DASH, decimal, interval, p_value, percent, significant
 from simulation.report.outcomes import Outcome, Share, pooled
@@ -40,6 +41,30 @@ def attack_table(found: Sequence[Outcome]) -> Table:
             "Worst-case bound",
             "Relaxed bound",
         ),
+        kept,
+        note,
+    )
+
+
+def other_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return every attack that yields labels or members, beside its null; why where it could not be judged."""
+    shown = [
+        (
+            f"{row['attack']}: {row['hospital']}, round {row['round']}",
+            str(row.get("success_name") or row.get("why") or DASH),
+            percent(row.get("success")),
+            interval(tuple(row["success_ci"])) if row.get("success_ci") else DASH,
+            percent(row.get("success_null")),
+            p_value(row["success_p"]) if row.get("success_p") is not None else DASH,
+            significant(row["epsilon_lower"]) if row.get("epsilon_lower") is not None else DASH,
+        )
+        for row in rows
+    ]
+    kept, note = cut(shown, "summary.json")
+    return Table(
+        "Attacks that rebuild no image. The lower bound is what the attack itself proves about ε, with 95% confidence; "
+        "it lies below the ledger's ε, or no report is made.",
+        ("Attack and update", "Measure", "Reached", "95% interval", "Null", "p", "ε at least"),
         kept,
         note,
     )

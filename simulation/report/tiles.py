@@ -83,7 +83,7 @@ def _why_nothing(summary: Summary) -> str:
 
 
 def _leaked(found: Sequence[Outcome]) -> Tile:
-    tried = [o for o in found if o.recovered]
+    tried = [o for o in found if o.recovered or o.informed]
     if not tried:
         return Tile("Leaked", "not tested", "no attack was part of this run")
     outcome = tried[0]

@@ -5,7 +5,7 @@ from typing import Any
 
 from simulation.report import phrases
 from simulation.report.numbers import counted, decimal, interval, listed, p_value, percent
-from simulation.report.outcomes import SIGNIFICANT, Level, Outcome, Share
+from simulation.report.outcomes import SIGNIFICANT, Level, Outcome, Share, others
 
 Summary = dict[str, Any]
 
@@ -42,6 +42,7 @@ def attack_words(found: Sequence[Outcome], summary: Summary) -> list[str]:
         for outcome in found:
             if outcome.placement == name:
                 words.extend(_outcome_words(outcome, summary))
+    words += other_words(others(summary["attacks"]))
     return words or [NO_ADVERSARY]
 
 
@@ -70,7 +71,7 @@ def public_words(rows: Sequence[Summary]) -> str:
 
 
 def _outcome_words(outcome: Outcome, summary: Summary) -> list[str]:
-    words = [_copies(outcome, summary)]
+    words = [_matched(outcome) if _only_matches(outcome) else _copies(outcome, summary)]
     if outcome.mean_ssim is not None and outcome.null_mean_ssim is not None:
         words.append(
             f"On average a reconstruction has a similarity (SSIM) of {decimal(outcome.mean_ssim)} to the "
@@ -92,6 +93,33 @@ def _outcome_words(outcome: Outcome, summary: Summary) -> list[str]:
         )
     if outcome.bound_worst_case is not None:
         words.append(_bound(outcome.bound_worst_case, outcome.decoys + 1))
+    return words
+
+
+def _only_matches(outcome: Outcome) -> bool:
+    return all(row.get("yields") == "candidates" for row in outcome.rows)
+
+
+def _matched(outcome: Outcome) -> str:
+    how = phrases.attack(outcome.attack)
+    return f"The attack '{outcome.attack}'{f' {how}' if how else ''}; it rebuilds no image."
+
+
+def other_words(rows: Sequence[Summary]) -> list[str]:
+    """Say what attacks got that yield labels or members, or why they could not be run, a sentence each."""
+    words: list[str] = []
+    for row in rows:
+        lead = f"The attack '{row['attack']}' {phrases.attack(row['attack'])}".rstrip()
+        if row.get("success") is None:
+            words.append(f"{lead}; on {row['hospital']} it could not be judged: {row.get('why', 'nothing to judge')}.")
+            continue
+        span = f", 95% interval {interval(tuple(row['success_ci']))}" if row.get("success_ci") else ""
+        p = row.get("success_p")
+        judged = "not tested" if p is None else p_value(p)
+        words.append(
+            f"{lead}. On {row['hospital']} it reached {percent(row['success'])} ({row['success_name']}{span}); the "
+            f"null reaches {percent(row.get('success_null'))} ({judged})."
+        )
     return words
 
 

@@ -212,7 +212,7 @@ def _write_attacks(folder: Path, content: Summary, pictures: bool) -> None:
     (folder / "reconstructions").mkdir(exist_ok=True)
     rng = np.random.default_rng(3)
     rows: list[Summary] = []
-    for row in content["attacks"]:
+    for row in (r for r in content["attacks"] if "recovered" in r):
         for target in range(8):
             files = {"true_png": "", "reconstructed_png": "", "null_png": ""}
             good = (row["recovered"] or 0) > 0.5 and target < 7
@@ -225,6 +225,8 @@ def _write_attacks(folder: Path, content: Summary, pictures: bool) -> None:
             scores = {"ssim": ssim, "psnr": 31.0, "ncc": 0.9, "null_ssim": 0.58, "null_psnr": 21.0}
             rank = {"recovered": good, "rank": 1.0 if good else 54.0, "decoys": 159}
             rows.append({**head, "target": f"image-{target}", **scores, **rank, **files})
+    if not rows:
+        return
     with (folder / "attacks.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
