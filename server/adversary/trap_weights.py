@@ -85,9 +85,9 @@ class TrapWeights(Attack):
 
         Releases of rounds that were sent the same layer are added up. Without noise a row is silent below 1e-9 of the
         strongest one, with noise where noise alone reaches as far (.01 such rows expected per release). Rows whose
-        images agree within .02 (and what the noise allows) are one image: without noise the one that strays least
-        from [0, 1] is shown, with noise their sum is read, which averages the noise away. Images are ordered by that
-        straying without noise, else by how far their bias stands above the noise.
+        images agree within .02 (and what the noise allows) are one image: without noise the middle one is shown, with
+        noise their sum is read, which averages the noise away. Images are ordered by how little they stray from [0, 1]
+        without noise, else by how far their bias stands above the noise.
 
         Raises:
             ValueError: the observations' model carries no such layer.
@@ -174,9 +174,13 @@ def _merged(weight: NDArray[np.float64], bias: NDArray[np.float64], std: float) 
     """Read the rows; without noise show each image once, with noise read each image from the sum of its rows."""
     ratio = weight / bias[:, None]
     sure = _confidence(ratio, bias, std)
-    groups = _groups(ratio, (std / bias) ** 2, np.argsort(-sure, kind="stable"))
+    squares = np.einsum("rd,rd->r", ratio, ratio)
+    apart = (squares[:, None] + squares - 2 * ratio @ ratio.T) / max(ratio.shape[1], 1)
+    groups = _groups(apart, (std / bias) ** 2, np.argsort(-sure, kind="stable"), ratio.shape[1])
     if std == 0:
-        heads = np.array([group[0] for group in groups], dtype=np.intp)
+        # The middle one: rows with that image alone agree to rounding, rows with a trace of another one stand apart.
+        middle = [group[np.argmin(apart[np.ix_(group, group)].sum(axis=1))] for group in groups]
+        heads = np.array(middle, dtype=np.intp)
         return _Found(ratio[heads], bias[heads], sure[heads])
     signs, counts = np.sign(bias), np.array([len(group) for group in groups])
     total = np.array([signs[group] @ weight[group] for group in groups]).reshape(len(groups), weight.shape[1])
@@ -185,21 +189,20 @@ def _merged(weight: NDArray[np.float64], bias: NDArray[np.float64], std: float) 
 
 
 def _groups(
-    ratio: NDArray[np.float64], variance: NDArray[np.float64], order: NDArray[np.intp]
+    apart: NDArray[np.float64], variance: NDArray[np.float64], order: NDArray[np.intp], dimension: int
 ) -> list[NDArray[np.intp]]:
     """Let each row, surest first, join the first row that it agrees with, or stand for an image of its own.
 
     Args:
-        ratio: (R, D).
+        apart: mean squared differences of the rows' ratios, (R, R).
         variance: of the noise on every pixel of each ratio, (R,).
         order: of the rows.
+        dimension: pixels D.
     """
-    squares = np.einsum("rd,rd->r", ratio, ratio)
-    apart = (squares[:, None] + squares - 2 * ratio @ ratio.T) / max(ratio.shape[1], 1)
     noise = variance[:, None] + variance
     # The mean over pixels of squared noise is known up to this much (four standard deviations), and ratios that the
     # noise leaves too uncertain to tell two images apart are never joined.
-    uncertain = 4 * np.sqrt(2 / max(ratio.shape[1], 1)) * noise
+    uncertain = 4 * np.sqrt(2 / max(dimension, 1)) * noise
     agree = (apart - noise <= np.maximum(ALIKE**2, uncertain)) & (uncertain <= TELLING**2)
     groups: dict[int, list[int]] = {}
     for row in order.tolist():
