@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from configs import Experiment, FedwardError, InputError, Study, load
-from simulation import cli_audit, cli_bounds, cli_data, cli_privacy
+from simulation import cli_audit, cli_bounds, cli_data, cli_placements, cli_privacy
 from simulation.cli_options import Config, Json, Settings, console, print_json
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("noise")(cli_privacy.noise)
 app.command("ledger")(cli_privacy.ledger)
 app.command("bounds")(cli_bounds.bounds)
 app.command("audit")(cli_audit.audit)
+app.command("placements")(cli_placements.placements)
 app.add_typer(cli_data.app, name="data")
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results.")]
