@@ -6,9 +6,11 @@ from scipy.stats import kstest, multivariate_normal, norm
 
 from server.adversary.base import PublicData
 from server.adversary.bins import measurement, smooth_edges
+from server.adversary.evidence import evidence, features
+from server.adversary.levels import Level, level
 from server.adversary.matching import Membership
 from server.adversary.public_model import PublicModel, decode, encode, fit
-from server.adversary.readout import Level, Rows, evidence, features, level, read_denoised, read_raw
+from server.adversary.readout import Rows, read_denoised, read_raw
 from tests.server.adversary import hospital
 
 SHAPE = (1, 4, 5)
@@ -74,7 +76,7 @@ def test_the_matched_filter_knows_nothing_of_pure_noise_and_finds_what_is_there(
     candidates = (rng.standard_normal((400, len(basis))) * np.sqrt(model.variances)) @ basis
     candidates = candidates.astype(np.float32)
     noise = rows(model, 0.05 * rng.standard_normal((16, 20)), 0.05 * rng.standard_normal(16))
-    scores = Membership.of(noise, model, at, norm=1.0, batch=8).scores(candidates)
+    scores = Membership.of(noise, model, at, images=8).scores(candidates)
     assert np.all(scores < 0)
     inside = candidates[0]
     home = int(np.argmin(np.abs(2 * inside @ noise.direction + noise.offset - 0.5)))
@@ -86,7 +88,7 @@ def test_the_matched_filter_knows_nothing_of_pure_noise_and_finds_what_is_there(
         if extra is not None:  # a second image in the same row
             weight[home] += extra / np.sqrt(1 + extra @ extra)
             bias[home] += 1 / np.sqrt(1 + extra @ extra)
-        both = Membership.of(rows(model, weight, bias), model, at, norm=1.0, batch=8).scores(candidates)
+        both = Membership.of(rows(model, weight, bias), model, at, images=8).scores(candidates)
         assert both[0] > 0
         assert both[0] == both[np.arange(400) != 1].max()
 
