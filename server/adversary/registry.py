@@ -45,9 +45,37 @@ def _mean_image(settings: AdversarySettings) -> Attack:
     return MeanImage()
 
 
+def _inversion(settings: AdversarySettings) -> Attack:
+    from server.adversary.inversion import Inversion
+
+    return Inversion(settings.inversion)
+
+
+def _label_counts(settings: AdversarySettings) -> Attack:
+    from server.adversary.label_counts import LabelCounts
+
+    return LabelCounts()
+
+
+def _candidate_matching(settings: AdversarySettings) -> Attack:
+    from server.adversary.candidates import CandidateMatching
+
+    return CandidateMatching()
+
+
+def _membership(settings: AdversarySettings) -> Attack:
+    from server.adversary.membership import MembershipInference
+
+    return MembershipInference(settings.membership)
+
+
 _MAKERS: Mapping[str, Callable[[AdversarySettings], Attack]] = {
     "imprint": _imprint,
     "trap_weights": _trap_weights,
     "data_traps": _data_traps,
     "mean_image": _mean_image,
+    "inversion": _inversion,
+    "label_counts": _label_counts,
+    "candidate_matching": _candidate_matching,
+    "membership": _membership,
 }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import InputError
+from tasks.models.convnet import ConvNet
 from tasks.models.layers import CentredConv2d, StandardisedConv2d
 from tasks.models.resnet9 import ResNet9
 from tasks.models.scattering import ScatteringLinear
@@ -113,6 +114,8 @@ def _core(spec: ModelSpec) -> nn.Module:
             return WideResNet(channels, spec.outputs, spec.width)
         case "scattering":
             return ScatteringLinear((channels, sides[0], sides[1]), spec.outputs)
+        case "convnet":
+            return ConvNet((channels, sides[0], sides[1]), spec.outputs, spec.width)
         case "unet":
             return UNet(channels, spec.outputs, spec.width, len(sides))
 

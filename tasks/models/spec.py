@@ -14,8 +14,8 @@ MOST_PIXELS = 2**26
 MOST_ROWS = 65_536
 MOST_BLOCK_FLOATS = 2**30
 # Widest first layer that is built, and the shortest side that survives an architecture's pooling.
-WIDEST = {"resnet9": 512, "wide_resnet": 64, "scattering": 512, "unet": 64}
-SHORTEST = {"resnet9": 8, "wide_resnet": 4, "scattering": 16, "unet": 1}
+WIDEST = {"resnet9": 512, "wide_resnet": 64, "scattering": 512, "convnet": 512, "unet": 64}
+SHORTEST = {"resnet9": 8, "wide_resnet": 4, "scattering": 16, "convnet": 4, "unet": 1}
 
 
 @final
