@@ -95,9 +95,14 @@ def budgets(
 def attack(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     attacks: Annotated[list[str] | None, typer.Option("--attack", help="An attack's name; repeatable.")] = None,
+    placement: Annotated[str | None, typer.Option(help="Another seat, from which the same traffic is watched.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Attack the views that a run recorded again, without training."""
+    """Attack the views that a run recorded again, without training.
+
+    Example: fedward attack runs/demo --attack inversion --placement wire
+    """
+    from server.adversary.placements import PLACEMENTS
     from server.adversary.registry import ATTACKS
     from simulation.run import attack_again
     from simulation.showing import show_run
@@ -105,7 +110,9 @@ def attack(
     unknown = [a for a in attacks or [] if a not in ATTACKS]
     if unknown:
         raise InputError(f"--attack {unknown[0]}: unknown attack; choose from {', '.join(ATTACKS)}.")
-    again = attack_again(run, attacks or [])  # type: ignore[arg-type]
+    if placement is not None and placement not in PLACEMENTS:
+        raise InputError(f"--placement {placement}: unknown placement; choose from {', '.join(PLACEMENTS)}.")
+    again = attack_again(run, attacks or [], placement)  # type: ignore[arg-type]
     if as_json:
         print_json(again.summary["attacks"])
     show_run(again, console())

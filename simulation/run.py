@@ -14,10 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from clients.site import SiteSettings
 from configs import HOSPITALS, Experiment, InputError, root_of
-from configs.adversary import AttackName
+from configs.adversary import AttackName, Placement
 from server.adversary.public import save_public
 from server.checkpoints import read_arrays
 from server.settings import ServerSettings
+from simulation.again import check_again
 from simulation.announcing import announce_views
 from simulation.attacking import AttackResults, run_attacks
 from simulation.engines.running import prepare_environment, run_engine
@@ -94,21 +95,29 @@ def _simulate(experiment: Experiment, out: Path, *, resume: bool, console: Conso
         return Run(folder.path, summary)
 
 
-def attack_again(path: Path, names: Sequence[AttackName]) -> Run:
+def attack_again(path: Path, names: Sequence[AttackName], placement: Placement | None = None) -> Run:
     """Attack the views that a run recorded, without training, and renew its tables and its report.
 
+    Args:
+        path: the run's folder.
+        names: of the attacks; empty: the run's own.
+        placement: another seat from which the same traffic is watched; None: the run's own.
+
     Raises:
-        InputError: if the folder holds no run, or its data are gone.
+        InputError: if the folder holds no run, its data are gone, or the attack cannot be made from there.
     """
     folder = RunFolder(path.resolve())
     experiment = folder.read_experiment()
     if not experiment.attacked_rounds:
         raise InputError(f"{path}: had no adversary, so no view was recorded; run it with adversary.placement set.")
     setup = prepare(experiment)
+    chosen = tuple(names or experiment.adversary.attacks)
+    seat = placement or experiment.adversary.placement
+    check_again(setup, folder, seat, chosen)
     with threadpool_limits(limits=1), folder.locked():
         folder.open(experiment, setup.fingerprint, resume=True)
         pools = make_pools(setup)
-        attacks = run_attacks(setup, folder, pools, names or experiment.adversary.attacks)
+        attacks = run_attacks(setup, folder, pools, chosen, seat)
         seconds = 0.0
         if folder.summary.is_file():
             seconds = json.loads(folder.summary.read_text(encoding="utf-8"))["seconds"]

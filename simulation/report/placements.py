@@ -10,10 +10,11 @@ from simulation.placements_rows import findings
 from simulation.report import phrases
 from simulation.report.gallery import Strip, shows_real, strips, why_none
 from simulation.report.loading import RunFiles
-from simulation.report.numbers import DASH, counted, decimal, interval, p_value, percent
+from simulation.report.numbers import DASH, decimal, interval, p_value, percent
 from simulation.report.placements_heat import heat_map
 from simulation.report.placements_words import (
     LIMITS,
+    SEATS,
     lead_words,
     pooled_rows,
     setting_of,
@@ -26,6 +27,7 @@ from simulation.report.tables import Table
 Summary = dict[str, Any]
 Row = dict[str, Any]
 SHOWN = 6  # images of a strip
+LEVELS = {"success": "copied", "visible": "recognised", "rank1": "recognised", "identified_informed": "informed"}
 
 
 def placements_page(folder: Path, summary: Summary) -> Summary:
@@ -33,8 +35,6 @@ def placements_page(folder: Path, summary: Summary) -> Summary:
     rows = pooled_rows(summary)
     runs = [seen_run(folder, cell) for cell in summary["cells"]]
     first = runs[0].summary if runs else {"task": "", "data": "phantom", "fedward": ""}
-    leaky = any(findings(row) for row in rows)
-    tried = any(row["success"] is not None for row in rows)
     return {
         "fedward": first["fedward"],
         "pictures_of": phrases.pictures(first),
@@ -42,7 +42,7 @@ def placements_page(folder: Path, summary: Summary) -> Summary:
         "real_pictures": shows_real(runs),
         "glossary": phrases.GLOSSARY,
         "title": f"What each chair sees: {summary['title']}",
-        "level": "copied" if leaky else "quiet" if tried else "untested",
+        "level": _level(rows),
         "lead": lead_words(rows),
         "found": setting_words(rows),
         "untried": (*untried_words(rows), *LIMITS),
@@ -50,7 +50,7 @@ def placements_page(folder: Path, summary: Summary) -> Summary:
         "heat": heat_map(rows),
         "galleries": galleries(summary, runs),
         "no_pictures": list(dict.fromkeys(text for run in runs if (text := why_none(run)))) if runs else [],
-        "seats": list(summary["placements"].items()),
+        "seats": [(f"{SEATS.get(name, name)} ({name})", text) for name, text in summary["placements"].items()],
         "cells": _runs_table(summary),
     }
 
@@ -80,9 +80,13 @@ def _named(strip: Strip, cell: Row) -> Strip:
 
 
 def placements_table(rows: Sequence[Row]) -> Table:
-    """Return one row per setting, chair and attack, all seeds together; what cannot be stands there with its reason."""
+    """Return one row per setting, chair and attack, all seeds together.
+
+    What cannot be stands there with its reason, after what was tried at its setting.
+    """
     labels = settings_of(rows)
-    ordered = sorted(rows, key=lambda row: list(labels).index(setting_of(row)))
+    order = list(labels)
+    ordered = sorted(rows, key=lambda row: (order.index(setting_of(row)), row["success"] is None))
     return Table(
         "One row per setting, chair and attack, runs with different seeds together; rows of single seeds are in "
         "placements.csv. n: what success is a share of. 95% intervals are exact for independent images; those of one "
@@ -91,41 +95,43 @@ def placements_table(rows: Sequence[Row]) -> Table:
         "decoys, by chance once in (decoys + 1).",
         (
             "Setting, chair, attack",
-            "Success means",
+            "Success means, or why it cannot be",
             "n (seeds)",
             "Success",
             "95% interval",
             "Null",
             "p, adjusted",
+            "Mean SSIM (null)",
             "Visible (null), p",
             "Recognised (chance), p",
             "Recognised if shown, p",
             "Worst-case bound",
-            "Remark",
         ),
         tuple(_line(row, labels[setting_of(row)]) for row in ordered),
-        words=(1, 11),
+        words=(1,),
     )
 
 
 def _line(row: Row, label: str) -> tuple[str, ...]:
     name = f"{label}, {row['placement']}, {row['attack']}"
     if row["success"] is None:
-        return (name, *(DASH,) * 10, row["reason"])
+        return (name, f"Not tried: {row['reason']}", *(DASH,) * 10)
     chance = f" ({percent(1 / (row['decoys'] + 1))})"
+    partly = f"; of some seeds not tried: {row['reason']}" if row["reason"] else ""
+    likeness = f"{decimal(row['mean_ssim'])} ({decimal(row['null_mean_ssim'])})"
     return (
         name,
-        str(row["success_name"]),
+        f"{row['success_name']}{partly}",
         f"{row['n']:,} ({row['seeds']})",
         f"{row['hits']:,} ({percent(row['success'])})",
         interval((row["success_low"], row["success_high"])),
         percent(row["success_null"]),
         p_value(row["success_p_holm"]),
+        DASH if row["mean_ssim"] is None else likeness,
         _measure(row, "visible", f" ({percent(row['null_visible'])})"),
         _measure(row, "rank1", chance),
         _measure(row, "identified_informed", chance),
         percent(row["bound_worst_case"]),
-        row["reason"] or _remark(row),
     )
 
 
@@ -133,11 +139,12 @@ def _measure(row: Row, key: str, null: str) -> str:
     return DASH if row[key] is None else f"{percent(row[key])}{null}, {p_value(row[f'{key}_p_holm'])}"
 
 
-def _remark(row: Row) -> str:
-    """Write the mean likeness of images, which means nothing without its null."""
-    if row["mean_ssim"] is None:
-        return f"{counted(row['releases'], 'source')}"
-    return f"mean SSIM {decimal(row['mean_ssim'])} (null {decimal(row['null_mean_ssim'])})"
+def _level(rows: Sequence[Row]) -> str:
+    """Return the tone of the first line: the worst that any chair got."""
+    found = {key for row in rows for key in findings(row)}
+    if not any(row["success"] is not None for row in rows):
+        return "untested"
+    return next((level for key, level in LEVELS.items() if key in found), "quiet")
 
 
 def _runs_table(summary: Summary) -> Table:

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 # One hue from light to dark: told apart without colour vision and on paper. Lower ends, of success above the null.
 STEPS = (0.02, 0.2, 0.4, 0.6, 0.8)
-LONGEST = 48  # of a reason that stands in its cell; a longer one is a numbered note below
+LONGEST = 64  # of a reason that stands in its cell; a longer one is a numbered note below
 
 
 @final
@@ -87,13 +87,10 @@ def _square(row: Row | None, notes: list[str]) -> Square:
 
 
 def _reason(row: Row, notes: list[str]) -> str:
-    """Return a reason short enough for a cell, or the number of its note."""
-    reason = str(row["reason"])
-    for text in (reason, str(row["short"])):
-        if text.startswith("needs ") and len(text) <= LONGEST:
-            return text
-    if len(reason) <= LONGEST:
-        return reason
+    """Return a reason short enough for a cell, or a few words and the number of its note."""
+    reason, short = str(row["reason"]), str(row["short"])
+    if short.startswith("needs ") or len(reason) <= LONGEST:
+        return short if short.startswith("needs ") else reason
     if reason not in notes:
         notes.append(reason)
-    return f"{row['short']} (note {notes.index(reason) + 1})"
+    return f"{short} (note {notes.index(reason) + 1})"
