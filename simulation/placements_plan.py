@@ -107,6 +107,12 @@ def _attempt(
         require(tried, placement, seat.capabilities)
     except MissingCapabilityError as error:
         return refused(str(error), f"needs {' and '.join(sorted(tried.needs - seat.capabilities))}")
+    least = cell.experiment.hospitals.smallest_sum
+    if placement in SUMMED_ONLY and len(hospitals) < least:
+        few = (
+            f"hospitals refuse to be summed with fewer than {least} (hospitals.smallest_sum); here are {len(hospitals)}"
+        )
+        return refused(few, "too few hospitals for a sum")
     try:
         seated = _seated(cell.experiment, placement, (name,))
         check_adversary(seated, task, hospitals)
