@@ -80,6 +80,8 @@ class MembershipSettings(Section):
     """Membership inference on the final model."""
 
     shadows: int = Field(default=16, ge=2, description="reference models trained on the adversary's own images")
+    steps: int = Field(default=200, ge=1, description="most steps of a reference model; fewer where the run had fewer")
+    learning_rate: Positive = Field(default=2e-3, description="of the reference models' NAdam")
 
 
 @final

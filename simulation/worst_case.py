@@ -1,0 +1,281 @@
+"""The adversary of the formal bound: every noisy step, and everything in it but one record, which it has to find.
+
+The simulation asks the hospitals' own sampling and gradients again, and takes out of each noisy step all that was drawn
+except the target. What is left is the noise, and the target's clipped gradient in the steps that drew it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.broadcast import broadcast_digest
+from clients.gradients import GradientEngine, engine
+from clients.local import OPTIMIZERS, noisy_sum
+from clients.planning import Plan
+from clients.sampling import Draw, draws_of_round
+from configs import HOSPITALS, RunStoppedError, derive, root_of
+from privacy import reconstruction_bound
+from privacy.robustness import Threat
+from server.adversary.base import Candidates, Observation, PublicTerms, Trace
+from simulation.setup import Setup
+from tasks.base import Records
+from tasks.views import Views, draw_views, view
+
+AGREES = 1e-9  # relative distance of a release made again; what differs less is rounding
+UNLIKELY = 7.0  # standard deviations of the noise's energy from what was planned, before something is wrong
+
+
+@final
+@dataclass(frozen=True)
+class NoisyStep:
+    """One noisy step of one hospital, with everything that was drawn taken out.
+
+    Attributes:
+        seen: the step as an observation; its release is the noise alone, its terms are of one step and a batch of one.
+        step: within the round, from 0.
+        drawn: what the hospital drew.
+    """
+
+    seen: Observation
+    step: int
+    drawn: Draw
+
+
+@final
+@dataclass(frozen=True)
+class WorstCase:
+    """What is needed to put any target before the adversary of the bound; one hospital.
+
+    Attributes:
+        setup: the run.
+        records: the hospital's.
+        units: positions of each unit's records.
+        plan: the hospital's.
+        steps: all noisy steps of the attacked rounds.
+    """
+
+    setup: Setup
+    records: Records
+    units: list[NDArray[np.int64]]
+    plan: Plan
+    steps: tuple[NoisyStep, ...]
+
+    @staticmethod
+    def of(setup: Setup, trace: Trace) -> "WorstCase":
+        """Take everything drawn out of every noisy step behind a trace of one hospital.
+
+        Raises:
+            ValueError: several hospitals or rounds are added up in one observation.
+            RunStoppedError: what is left is not the noise that the plan says: the release was not made as the
+                hospital's own functions make it.
+        """
+        if any(len(seen.added) > 1 or len(seen.inside) > 1 for seen in trace.observations):
+            raise ValueError(
+                "the worst case needs every hospital's every round by itself: set adversary.keep to rounds"
+            )
+        (hospital,) = trace.members
+        records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
+        start = WorstCase(setup, records, records.unit_rows(setup.experiment.unit), setup.plans[hospital], ())
+        steps = [step for seen in trace.observations for step in start._emptied(seen)]
+        return replace(start, steps=tuple(steps))
+
+    def trace(self, unit: int) -> Trace:
+        """Return the steps as observations with the unit's own clipped gradient left in where it was drawn."""
+        return Trace(tuple(self._with(step, unit) for step in self.steps))
+
+    def candidates(self, unit: int, pool: Records, decoys: Sequence[int], order: Sequence[int]) -> "Lineup":
+        """Return the unit and decoys as each step would have seen them, in the order given (0 is the unit).
+
+        All candidates of a step are viewed alike: with the views that the hospital drew for the unit, or, where the
+        unit was not drawn, with views drawn for the purpose. So the views say nothing.
+
+        Raises:
+            ValueError: the unit has several images; it would stand out among decoys of one.
+        """
+        if len(self.units[unit]) != 1:
+            raise ValueError(f"unit {unit} has {len(self.units[unit])} images; a candidate has one")
+        own = self.records.take(self.units[unit])
+        parts = [own if place == 0 else pool.take([decoys[place - 1]]) for place in order]
+        every = self.setup.experiment.training.views
+        seen = tuple(self._lined_up(parts, self._views(step, unit)) for step in self.steps)
+        return Lineup(seen, np.repeat(np.arange(len(parts), dtype=np.int64), every), every)
+
+    def bound(self, prior: float, threat: Threat) -> float | None:
+        """Return the bound for a record that took part in at least one of the steps; None where nothing is claimed.
+
+        It counts all steps of the run up to the last attacked round, as what is broadcast came out of them.
+        Given that a record was drawn in one of A attacked steps, success is at most the bound at a sample rate of 1,
+        and at most the bound at the run's own rate over the chance 1 - (1 - q)^A of being drawn; the smaller holds.
+        """
+        plan = self.plan
+        if not plan.claims or not self.steps:
+            return None
+        count = self.steps[-1].seen.round * self.setup.experiment.training.local_steps
+
+        def at(rate: float) -> float:
+            return reconstruction_bound(
+                noise_multiplier=plan.noise_multiplier, sample_rate=rate, steps=count, prior=prior, threat=threat
+            )
+
+        whole = at(1.0)
+        if plan.sample_rate >= 1 or count == 1:
+            return whole
+        drawn = float(-np.expm1(len(self.steps) * np.log1p(-plan.sample_rate)))
+        return float(min(whole, at(plan.sample_rate) / drawn))
+
+    def _emptied(self, seen: Observation) -> Iterator[NoisyStep]:
+        """Yield the noisy steps of one round without what was drawn."""
+        training = self.setup.experiment.training
+        model = self._engine(seen)
+        root = root_of(self.setup.experiment.seed, HOSPITALS)
+        whole, size = self.records.images.shape[1:], self.setup.task.shape[1:]
+        draws = draws_of_round(root, self.plan, training, seen.round, self.units, whole=whole, size=size)
+        if training.local_steps == 1:
+            drawn = next(draws)
+            release = np.concatenate([np.asarray(seen.release[name]).ravel() for name in model.names])
+            noise = torch.from_numpy(release) - self._clean(model, drawn)
+            self._check_noise(noise.numpy(), seen)
+            yield NoisyStep(self._observation(seen, model, noise), 0, drawn)
+            return
+        yield from self._descent(seen, model, draws, root)
+
+    def _descent(
+        self, seen: Observation, model: GradientEngine, draws: Iterator[Draw], root: str
+    ) -> Iterator[NoisyStep]:
+        """Take a hospital's local steps again, as `clients.local` does; the last difference must be the release."""
+        experiment = self.setup.experiment
+        training, plan = experiment.training, self.plan
+        run = f"{experiment.digest()[:16]}/{self.setup.fingerprint}"
+        sent = broadcast_digest(seen.round, seen.spec.to_json(), seen.weights)
+        before = model.read()
+        here = torch.nn.Parameter(before.clone())
+        kind: Any = OPTIMIZERS[training.optimizer]
+        optimizer = kind([here], lr=training.learning_rate)
+        for step, drawn in enumerate(draws):
+            clean = self._clean(model, drawn)
+            seed = derive(root, "noise", run, plan.hospital, seen.round, step, sent)
+            noise = plan.noise_std * torch.from_numpy(np.random.default_rng(seed).standard_normal(model.size))
+            yield NoisyStep(self._observation(seen, model, noise), step, drawn)
+            here.grad = (clean + noise) / max(plan.expected_batch, 1e-12)
+            if training.proximal:
+                here.grad = here.grad + training.proximal * (here.detach() - before)
+            optimizer.step()
+            model.write(here.detach())
+        again = {name: value.numpy() for name, value in model.by_name(here.detach() - before).items()}
+        apart = sum(float(np.sum((seen.release[name] - value) ** 2)) for name, value in again.items())
+        if apart > AGREES**2 * sum(float(np.sum(value**2)) for value in again.values()):
+            raise RunStoppedError(
+                f"the release of {plan.hospital} in round {seen.round} cannot be made again: {apart:.3g}"
+            )
+
+    def _check_noise(self, noise: NDArray[np.float64], seen: Observation) -> None:
+        std, energy = self.plan.noise_std, float(np.sum(noise**2))
+        if std > 0:
+            wrong = abs(energy / std**2 - noise.size) > UNLIKELY * np.sqrt(2 * noise.size)
+        else:
+            wrong = energy > AGREES * max(sum(float(np.sum(value**2)) for value in seen.release.values()), 1e-300)
+        if wrong:
+            raise RunStoppedError(
+                f"the release of {self.plan.hospital} in round {seen.round} without what was drawn is not the noise "
+                f"that its plan says"
+            )
+
+    def _with(self, step: NoisyStep, unit: int) -> Observation:
+        place = np.flatnonzero(step.drawn.units == unit)
+        if len(place) == 0:
+            return step.seen
+        model = self._engine(step.seen)
+        own = model.by_name(self._clean(model, _only(step.drawn, int(place[0]))))
+        release = {name: value + own[name].numpy() for name, value in step.seen.release.items()}
+        return replace(step.seen, release=release)
+
+    def _engine(self, seen: Observation) -> GradientEngine:
+        found = engine(seen.spec, self.setup.task.loss)
+        found.load({name: torch.from_numpy(np.array(value)) for name, value in seen.weights.items()})
+        return found
+
+    def _clean(self, model: GradientEngine, drawn: Draw) -> torch.Tensor:
+        return noisy_sum(model, self.records, drawn, replace(self.plan, noise_multiplier=0.0), 0)
+
+    def _observation(self, seen: Observation, model: GradientEngine, noise: torch.Tensor) -> Observation:
+        """Return a step as an observation of a batch of one, at the weights that the model has now."""
+        weights = {name: value.detach().cpu().numpy().copy() for name, value in model.model.state_dict().items()}
+        plan = self.plan
+        terms = PublicTerms(plan.clipping_norm, plan.noise_multiplier, plan.sample_rate, 1, 1.0, 0.0)
+        release = {name: value.numpy() for name, value in model.by_name(noise).items()}
+        return Observation(seen.round, seen.hospital, seen.spec, weights, release, terms)
+
+    def _views(self, step: NoisyStep, unit: int) -> Views:
+        place = np.flatnonzero(step.drawn.units == unit)
+        if len(place):
+            return step.drawn.views.take(np.flatnonzero(step.drawn.groups == place[0]))
+        experiment = self.setup.experiment
+        seed = derive(experiment.seed, "views of candidates", self.plan.hospital, step.seen.round, step.step, unit)
+        return draw_views(
+            np.random.default_rng(seed),
+            experiment.training.views,
+            experiment.training,
+            whole=self.records.images.shape[1:],
+            size=self.setup.task.shape[1:],
+        )
+
+    def _lined_up(self, parts: Sequence[Records], views: Views) -> Candidates:
+        every, count = len(views), len(parts)
+        starts = np.tile(views.starts, (count, 1))
+        all_views = Views(np.tile(views.flips, (count, 1)), starts, views.size)
+        images = np.repeat(np.concatenate([part.pixels() for part in parts]), every, axis=0)
+        targets = np.repeat(np.concatenate([part.targets() for part in parts]), every, axis=0)
+        shown = view(torch.from_numpy(images), all_views).numpy()
+        if self.records.masks is not None:
+            targets = view(torch.from_numpy(targets), all_views).numpy()
+        return Candidates(shown, targets)
+
+
+@final
+@dataclass(frozen=True)
+class Lineup:
+    """Candidates as every step would have seen them.
+
+    Attributes:
+        steps: one entry per noisy step: the candidates' views and their targets.
+        groups: int64, the candidate of each row.
+        views: per image.
+    """
+
+    steps: tuple[Candidates, ...]
+    groups: NDArray[np.int64]
+    views: int
+
+
+def worst_case_trace(setup: Setup, trace: Trace, target: str) -> Trace:
+    """Return a trace of one hospital with everything taken out but one record, by its id.
+
+    Raises:
+        ValueError: the hospital has no such record; or as :meth:`WorstCase.of`.
+    """
+    behind = WorstCase.of(setup, trace)
+    found = np.flatnonzero(behind.records.ids == target)
+    if len(found) == 0:
+        raise ValueError(f"{trace.hospital} has no record '{target}'")
+    return behind.trace(unit_of(behind.units, int(found[0])))
+
+
+def unit_of(units: Sequence[NDArray[np.int64]], position: int) -> int:
+    """Return the unit that a record belongs to."""
+    return next(u for u, rows in enumerate(units) if position in rows)
+
+
+def _only(drawn: Draw, place: int) -> Draw:
+    """Return a draw of one of its units."""
+    index = np.flatnonzero(drawn.groups == place)
+    return Draw(
+        units=drawn.units[place : place + 1],
+        rows=drawn.rows[index],
+        groups=np.zeros(len(index), dtype=np.int64),
+        views=drawn.views.take(index),
+        per_image=drawn.per_image,
+    )
