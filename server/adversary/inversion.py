@@ -135,17 +135,22 @@ def whole_counts(shares: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     return whole
 
 
-def _start(seen: Observation, count: int, public: PublicData, label_logits: Tensor | None, restart: int) -> Guess:
-    rng = np.random.default_rng([_SEED, restart])
+def start_of(seen: Observation, count: int, public: PublicData, restart: int) -> Tensor:
+    """Return where a search begins: the public mean plus a little noise, float32 (count, channels, ...), normalised."""
     mean = (mean_image(public, seen.spec.shape) - PIXEL_MEAN) / PIXEL_STD
-    inputs = mean + _JITTER * rng.standard_normal((count, *seen.spec.shape))
+    noise = np.random.default_rng([_SEED, restart]).standard_normal((count, *seen.spec.shape))
+    return torch.from_numpy((mean + _JITTER * noise).astype(np.float32))
+
+
+def _start(seen: Observation, count: int, public: PublicData, label_logits: Tensor | None, restart: int) -> Guess:
     if label_logits is None:
         classes = max(2, seen.spec.outputs)
         places = seen.spec.shape[1:] if seen.spec.dense else ()
         prior = _mean_mask(public, classes, places) if seen.spec.dense else class_shares(public, classes)
-        logits = np.log(prior) + _JITTER * rng.standard_normal((count, classes, *places))
+        noise = np.random.default_rng([_SEED, restart, 1]).standard_normal((count, classes, *places))
+        logits = np.log(prior) + _JITTER * noise
         label_logits = torch.from_numpy(logits.astype(np.float32))
-    return Guess(torch.from_numpy(inputs.astype(np.float32)), label_logits, float("inf"))
+    return Guess(start_of(seen, count, public, restart), label_logits, float("inf"))
 
 
 def _mean_mask(public: PublicData, classes: int, places: tuple[int, ...]) -> NDArray[np.float64]:
