@@ -13,7 +13,10 @@ from server.adversary.nulls import noise_only
 from simulation.attacking import Case, head, mean_of
 from simulation.pools import deal_decoys
 from simulation.scoring.identification import Decoys
+from simulation.scoring.public_distance import public_distance
 from simulation.scoring.score import AttackScore, score_reconstruction
+
+COPIED = "copied (SSIM > .9)"
 
 
 def score_images(case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -33,7 +36,14 @@ def score_images(case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         decoys=Decoys(case.pool, dealt),
         informed=lambda candidates: case.attack.informed(case.trace, case.public, Candidates(candidates)),
     )
-    row = {**head(case), **_figures(score), "readout": guesses.readout, **bounds_of(case, score.decoys)}
+    row = {
+        **head(case),
+        **_success(score),
+        **_figures(score),
+        "public_distance": public_distance(case.targets.images, case.public.images, case.pools.public_units),
+        "readout": guesses.readout,
+        **bounds_of(case, score.decoys),
+    }
     files = case.pictures.save(
         f"{case.placement}-{case.attack.name}",
         case.trace.last,
@@ -83,6 +93,17 @@ def conditional_bound(terms: PublicTerms, releases: int, prior: float, threat: T
     return float(min(whole, bound(terms.sample_rate) / drawn))
 
 
+def _success(score: AttackScore) -> dict[str, Any]:
+    """Return the keys under which attacks of every kind are compared; for images the first death."""
+    return {
+        "success": score.recovered,
+        "success_ci": list(score.recovered_ci),
+        "success_null": score.null_recovered,
+        "success_p": score.above_null_p,
+        "success_name": COPIED,
+    }
+
+
 def _figures(score: AttackScore) -> dict[str, Any]:
     return {
         "recovered": score.recovered,
@@ -91,6 +112,15 @@ def _figures(score: AttackScore) -> dict[str, Any]:
         "null": score.null,
         "above_null": score.above_null,
         "above_null_p": score.above_null_p,
+        "visible": score.visible.rate,
+        "visible_ci": list(score.visible.ci),
+        "null_visible": score.visible.null_rate,
+        "visible_p": score.visible.p,
+        "visible_threshold": score.visible.threshold,
+        "paper_recovered": score.paper.recovered,
+        "paper_null_recovered": score.paper.null_recovered,
+        "paper_threshold": score.paper.threshold,
+        "paper_targets": score.paper.targets,
         "mean_ssim": score.ssim_mean,
         "null_mean_ssim": score.null_ssim_mean,
         "mean_psnr": score.psnr_mean,
@@ -98,10 +128,17 @@ def _figures(score: AttackScore) -> dict[str, Any]:
         "decoys": score.decoys,
         "ranked": score.ranked,
         "rank1": score.rank1,
+        "rank1_ci": list(score.rank1_ci) if score.ranked else None,
+        "rank1_null": score.rank1_null,
         "rank1_p": score.rank1_p if score.ranked else None,
         "identified_informed": score.identified_informed,
+        "identified_informed_ci": _listed(score.identified_informed_ci),
         "identified_informed_p": score.identified_informed_p if score.ranked else None,
     }
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def _target_rows(
@@ -120,6 +157,7 @@ def _target_rows(
             "null_ssim": one.null_ssim,
             "null_psnr": one.null_psnr,
             "recovered": one.recovered,
+            "visible": one.visible,
             "rank": one.rank,
             "informed_rank": one.informed_rank,
             "decoys": score.decoys,

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from clients.sampling import draws_of_round
-from configs import HOSPITALS, Experiment, derive, root_of
+from configs import HOSPITALS, Experiment, InputError, derive, root_of
 from configs.sections import TrainingSettings
 from server.adversary.base import PublicData
 from simulation.setup import Setup
 from tasks.base import Records
 from tasks.registry import phantom
-from tasks.views import draw_views, view
+from tasks.views import Views, draw_views, view
 
 PHANTOM_PUBLIC_SEED = 1_000_003  # never a hospital's phantom
 MOST_BYTES = 2**30  # of images that nobody trained on
@@ -31,10 +31,12 @@ class Pools:
 
     Attributes:
         public: what the adversary owns.
+        public_units: str (p,), the unit (lesion, scan) of each public image; the scorer's, not the adversary's.
         decoys: what the scorer keeps; never shown to the adversary.
     """
 
     public: PublicData
+    public_units: NDArray[np.str_]
     decoys: Records
 
 
@@ -59,28 +61,83 @@ class Targets:
 
 
 def make_pools(setup: Setup) -> Pools:
-    """Split what no hospital trained on, by unit, between the adversary and the scorer.
+    """Split the images that no attacked hospital trained on, by unit, between the adversary and the scorer.
 
     Real data: the records held out or cut away by `max_records`. Phantoms: other phantom images, as many as wanted;
-    a phantom adversary of real data gets these, and the scorer keeps all unseen records.
+    a phantom adversary of real data gets these, and the scorer keeps all unseen records. `other_hospitals`: the
+    adversary owns what the hospitals trained on that :func:`attacked` does not name; the scorer keeps all unseen ones.
     """
+    settings = setup.experiment.adversary
+    unseen = _unseen(setup)
+    match settings.public_data:
+        case "none":
+            public, rest, words = unseen.take([]), unseen, "no public data"
+        case "other_hospitals":
+            public, words = _of_other_hospitals(setup)
+            rest = _phantom(setup.experiment, settings.public_images) if setup.experiment.phantom else unseen
+        case _ if settings.public_data == "phantom" or setup.experiment.phantom:
+            public, rest = _of_phantom(setup, unseen)
+            words = f"{len(public)} synthetic images of the phantom, other than the hospitals'"
+        case _:
+            limit = min(settings.public_images, len(unseen) // 2)
+            public, rest = _divide(unseen, limit, setup.experiment.seed)
+            words = f"{len(public)} images of other {setup.task.unit}s of the same dataset, all sites mixed"
+    images, targets = _as_trained(setup, public)
+    return Pools(PublicData(images, words, targets), public.units, rest)
+
+
+def attacked(setup: Setup) -> frozenset[str]:
+    """Return the hospitals whose images count as targets: all, unless hospitals' own images are public.
+
+    With `public_data: other_hospitals` it is the hospital at `adversary.seat` (the first by name), and the adversary
+    owns what all others trained on. For placement `hospital` the seat is where the adversary is, so there it owns what
+    the seat and its colluders trained on, and all others are attacked.
+    """
+    names = sorted(hospital.name for hospital in setup.deal.hospitals)
+    settings = setup.experiment.adversary
+    if settings.public_data != "other_hospitals":
+        return frozenset(names)
+    seat = settings.seat or names[0]
+    if settings.placement != "hospital":
+        return frozenset({seat})
+    return frozenset([name for name in names if name != seat][settings.colluders :])
+
+
+def attackable(setup: Setup, members: Sequence[str]) -> tuple[str, ...]:
+    """Return those hospitals inside a source whose images count as targets; a source without any is not attacked.
+
+    An image that the adversary owns is no secret: to get it back counts for nothing.
+    """
+    return tuple(name for name in members if name in attacked(setup))
+
+
+def _unseen(setup: Setup) -> Records:
+    """Return the records that no hospital trained on; of a million that `max_records` left over not all."""
     experiment = setup.experiment
-    settings = experiment.adversary
     unseen = Records.joined([setup.heldout, setup.deal.leftover])
-    most = max(1000, MOST_BYTES // math.prod(unseen.images.shape)) + settings.public_images
-    if len(unseen) > most:  # of a million images that max_records left over not all are decoded
-        unseen, _ = _divide(unseen, most, experiment.seed)
-    if settings.public_data == "none":
-        return Pools(PublicData(np.zeros((0, *setup.task.shape), dtype=np.uint8), "no public data"), unseen)
-    if settings.public_data == "phantom" or experiment.phantom:
-        count = settings.public_images * (2 if experiment.phantom else 1)
-        more = _phantom(experiment, max(LEAST_PHANTOM[experiment.task.name], count))
-        public, rest = _divide(more, settings.public_images, experiment.seed)
-        words = f"{len(public)} synthetic images of the phantom, other than the hospitals'"
-        return Pools(PublicData(_as_trained(setup, public), words), rest if experiment.phantom else unseen)
-    public, rest = _divide(unseen, min(settings.public_images, len(unseen) // 2), experiment.seed)
-    words = f"{len(public)} images of other {setup.task.unit}s of the same dataset, all sites mixed"
-    return Pools(PublicData(_as_trained(setup, public), words), rest)
+    most = max(1000, MOST_BYTES // math.prod(unseen.images.shape)) + experiment.adversary.public_images
+    return _divide(unseen, most, experiment.seed)[0] if len(unseen) > most else unseen
+
+
+def _of_phantom(setup: Setup, unseen: Records) -> tuple[Records, Records]:
+    """Return (what is public, what the scorer keeps)."""
+    experiment = setup.experiment
+    wanted = experiment.adversary.public_images
+    more = _phantom(experiment, wanted * (2 if experiment.phantom else 1))
+    public, rest = _divide(more, wanted, experiment.seed)
+    return public, rest if experiment.phantom else unseen
+
+
+def _of_other_hospitals(setup: Setup) -> tuple[Records, str]:
+    """Return what is public, and words for it."""
+    targets = attacked(setup)
+    others = [hospital for hospital in setup.deal.hospitals if hospital.name not in targets]
+    if not others:
+        raise InputError("adversary.public_data: there is no other hospital whose images could be public.")
+    owned = Records.joined([hospital.records for hospital in others])
+    public, _ = _divide(owned, setup.experiment.adversary.public_images, setup.experiment.seed)
+    names = ", ".join(hospital.name for hospital in others)
+    return public, f"{len(public)} images that other hospitals trained on ({names})"
 
 
 def views_of(setup: Setup, records: Records, training: TrainingSettings, purpose: str) -> NDArray[np.uint8]:
@@ -92,14 +149,20 @@ def views_of(setup: Setup, records: Records, training: TrainingSettings, purpose
         training: flips and shift.
         purpose: of the draws.
     """
+    return view(torch.from_numpy(records.pixels()), _drawn(setup, records, training, purpose)).numpy()
+
+
+def _drawn(setup: Setup, records: Records, training: TrainingSettings, purpose: str) -> Views:
     rng = np.random.default_rng(derive(setup.experiment.seed, purpose))
-    views = draw_views(rng, len(records), training, whole=records.images.shape[1:], size=setup.task.shape[1:])
-    return view(torch.from_numpy(records.pixels()), views).numpy()
+    return draw_views(rng, len(records), training, whole=records.images.shape[1:], size=setup.task.shape[1:])
 
 
-def _as_trained(setup: Setup, records: Records) -> NDArray[np.uint8]:
-    """Return the images whole, or one crop of each, never flipped."""
-    return views_of(setup, records, TrainingSettings(flips=0.0), "public crops")
+def _as_trained(setup: Setup, records: Records) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """Return the images whole, or one crop of each, never flipped, and their classes or masks cut alike."""
+    views = _drawn(setup, records, TrainingSettings(flips=0.0), "public crops")
+    images = view(torch.from_numpy(records.pixels()), views).numpy()
+    targets = torch.from_numpy(records.targets())
+    return images, (targets if records.masks is None else view(targets, views)).numpy()
 
 
 def _divide(records: Records, limit: int, seed: int) -> tuple[Records, Records]:
@@ -115,7 +178,8 @@ def _divide(records: Records, limit: int, seed: int) -> tuple[Records, Records]:
 
 
 def _phantom(experiment: Experiment, count: int) -> Records:
-    settings = experiment.task.model_copy(update={"phantom_images": count})
+    most = max(LEAST_PHANTOM[experiment.task.name], count)
+    settings = experiment.task.model_copy(update={"phantom_images": most})
     splits = phantom(settings, PHANTOM_PUBLIC_SEED).load()
     return Records.joined([splits.train, splits.validation, splits.test])
 

@@ -153,7 +153,7 @@ def pooled_attack(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ranked = sum(r["ranked"] for r in rows)
 
     def over(key: str, weight: str, total: int) -> float | None:
-        if not total or any(r[key] is None for r in rows if r[weight]):
+        if not total or any(r.get(key) is None for r in rows if r[weight]):
             return None
         return sum(r[key] * r[weight] for r in rows if r[weight]) / total
 
@@ -161,6 +161,11 @@ def pooled_attack(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "targets": targets,
         "recovered": over("recovered", "targets", targets),
         "null_recovered": over("null_recovered", "targets", targets),
+        "visible": over("visible", "targets", targets),
+        "null_visible": over("null_visible", "targets", targets),
+        "paper_recovered": over("paper_recovered", "targets", targets),
+        "paper_null_recovered": over("paper_null_recovered", "targets", targets),
+        "public_distance": over("public_distance", "targets", targets),
         "mean_ssim": over("mean_ssim", "targets", targets),
         "null_mean_ssim": over("null_mean_ssim", "targets", targets),
         "ranked": ranked,

@@ -31,7 +31,7 @@ class Pairing:
     ncc: NDArray[np.float64]
 
 
-def pair(truths: Images, guesses: Images, mean_image: Images) -> Pairing:
+def pair(truths: Images, guesses: Images, mean_image: Images, batch: int | None = None) -> Pairing:
     """Pair each reconstruction with at most one truth so that the total squared error is least (Hungarian).
 
     SSIM has no say in the pairing, so no reconstruction is chosen for its score. A truth without a
@@ -41,11 +41,15 @@ def pair(truths: Images, guesses: Images, mean_image: Images) -> Pairing:
         truths: (n, channels, height, width), uint8 or floats in [0, 1].
         guesses: (m, channels, height, width); m may be 0.
         mean_image: (channels, height, width).
+        batch: pair so many truths at a time, each batch with all reconstructions; None pairs all at once.
     """
     index = np.full(len(truths), UNPAIRED, dtype=np.int64)
     shown = np.repeat(intensities(mean_image)[None], len(truths), axis=0)
     if len(truths) and len(guesses):
-        rows, columns = linear_sum_assignment(squared_errors(truths, guesses))
-        index[rows] = columns
-        shown[rows] = intensities(guesses[columns])
+        errors = squared_errors(truths, guesses)
+        for start in range(0, len(truths), batch or len(truths)):
+            rows, columns = linear_sum_assignment(errors[start : start + (batch or len(truths))])
+            index[start + rows] = columns
+        taken = index != UNPAIRED
+        shown[taken] = intensities(guesses[index[taken]])
     return Pairing(index, ssim(truths, shown), psnr(truths, shown), ncc(truths, shown))

@@ -20,6 +20,19 @@ def binomial_p(successes: int, trials: int, chance: float) -> float:
     return float(binom.sf(successes - 1, trials, chance))
 
 
+def common_decoys_p(successes: int, targets: int, decoys: int) -> float:
+    """Return the probability that by chance so many targets, or more, are ranked above decoys that all of them share.
+
+    With shared decoys the ranks depend on each other: a decoy that happens to lie near blocks every target, and if none
+    does, all profit. By chance every order of the n targets and m decoys is as likely, and k targets come before the
+    first decoy with probability at least prod_{i<k} (n - i) / (n + m - i): the negative hypergeometric distribution.
+    """
+    if successes > targets:
+        return 0.0
+    ahead = np.arange(successes)
+    return float(np.prod((targets - ahead) / (targets + decoys - ahead)))
+
+
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Return the one-sided exact paired p-value that `first` succeeds more often than `second`; both (n,).
 

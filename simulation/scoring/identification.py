@@ -7,7 +7,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.scoring.similarity import Images, squared_errors
+from simulation.scoring.exact_tests import binomial_p, common_decoys_p
+from simulation.scoring.similarity import Images, smallest_errors
 
 Informed = Callable[[NDArray[np.uint8]], NDArray[np.float64] | None]
 
@@ -22,22 +23,33 @@ class Decoys:
 
     Attributes:
         pool: uint8 (p, channels, height, width), same site, other lesions, never shown to the adversary.
-        index: int64 (targets, m), rows of the pool; no row serves two targets.
+        index: int64 (targets, m), rows of the pool; no row serves two targets, so that ranks are independent.
+        shared: all targets have the same decoys: more of them each, and ranks that depend on each other.
     """
 
     pool: NDArray[np.uint8]
     index: NDArray[np.int64]
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.index.ndim != 2:
             raise ValueError(f"decoys need an index (targets, m), got shape {self.index.shape}")
-        if len(np.unique(self.index)) != self.index.size:
+        rows = self.index[:1] if self.shared else self.index
+        if self.shared and np.any(self.index != rows):
+            raise ValueError("shared decoys are the same for every target")
+        if len(np.unique(rows)) != rows.size:
             raise ValueError("a decoy serves two targets: the ranks would depend on each other")
 
     @property
     def count(self) -> int:
         """Decoys per target m."""
         return int(self.index.shape[1])
+
+    def chance_p(self, firsts: int) -> float:
+        """Return the exact probability of at least so many targets at rank 1 by chance alone."""
+        if self.shared:
+            return common_decoys_p(firsts, len(self.index), self.count)
+        return binomial_p(firsts, len(self.index), 1 / (self.count + 1))
 
 
 def decoy_ranks(targets: NDArray[np.uint8], decoys: Decoys, guesses: Images) -> NDArray[np.int64]:
@@ -56,11 +68,11 @@ def decoy_ranks(targets: NDArray[np.uint8], decoys: Decoys, guesses: Images) -> 
     """
     scores = np.zeros((len(targets), decoys.count + 1))
     if len(guesses) and len(targets):
-        scores[:, 0] = squared_errors(guesses, targets).min(axis=0)
+        scores[:, 0] = smallest_errors(guesses, targets)
         if decoys.count:
-            used = decoys.index.ravel()
-            scores[:, 1:] = squared_errors(guesses, decoys.pool[used]).min(axis=0).reshape(decoys.index.shape)
-    return _ranks(np.round(scores, _DIGITS))
+            used = decoys.index[:1] if decoys.shared else decoys.index
+            scores[:, 1:] = smallest_errors(guesses, decoys.pool, used.ravel()).reshape(used.shape)
+    return _ranks(np.round(scores, _DIGITS), decoys.shared)
 
 
 def informed_ranks(targets: NDArray[np.uint8], decoys: Decoys, informed: Informed) -> NDArray[np.int64] | None:
@@ -79,12 +91,15 @@ def informed_ranks(targets: NDArray[np.uint8], decoys: Decoys, informed: Informe
         if answer is None:
             return None
         scores[row, order] = -np.nan_to_num(answer, nan=-np.inf)
-    return _ranks(scores)
+    return _ranks(scores, decoys.shared)
 
 
-def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the rank of column 0 by ascending score, ties by a fair draw."""
+def _ranks(scores: NDArray[np.float64], shared: bool) -> NDArray[np.int64]:
+    """Return the rank of column 0 by ascending score, ties by a fair draw: one for every candidate."""
     rng = np.random.default_rng(_SEED)
-    better = np.count_nonzero(scores[:, 1:] < scores[:, :1], axis=1)
-    tied = np.count_nonzero(scores[:, 1:] == scores[:, :1], axis=1)
-    return 1 + better + rng.integers(0, tied + 1)
+    lots = rng.random(scores.shape)
+    if shared:  # a decoy draws once for all targets, so that all candidates stay in one order
+        lots[:, 1:] = lots[:1, 1:]
+    better = scores[:, 1:] < scores[:, :1]
+    tied = (scores[:, 1:] == scores[:, :1]) & (lots[:, 1:] < lots[:, :1])
+    return 1 + np.count_nonzero(better | tied, axis=1)

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 WINDOW = 7  # side of the uniform SSIM window
+C1, C2 = 0.01**2, 0.03**2  # SSIM's constants at data range 1
 BEST_PSNR = 100.0  # of equal images: a report holds no infinity
 _BLOCK = 256  # images at a time, fewer where they are volumes
+_AT_ONCE = 2048  # images that meet all guesses at once
 _VALUES = 2**24  # of one block
 
 Images = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
@@ -38,8 +40,7 @@ def ssim(first: Images, second: Images) -> NDArray[np.float64]:
         ValueError: the shapes differ or a side is shorter than the window.
     """
     _same(first, second)
-    if min(first.shape[2:]) < WINDOW:
-        raise ValueError(f"SSIM needs sides of at least {WINDOW} pixels, the images are {first.shape[2:]}")
+    check_sides(first)
     scores = np.empty(len(first))
     block = _block(first)
     for start in range(0, len(first), block):
@@ -49,22 +50,37 @@ def ssim(first: Images, second: Images) -> NDArray[np.float64]:
 
 
 def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    axes = a.ndim - 2
+    (mean_a, var_a), (mean_b, var_b) = local_moments(a), local_moments(b)
+    both = _sample(a.ndim - 2) * (_local(a * b) - mean_a * mean_b)
+    similar = (2 * mean_a * mean_b + C1) * (2 * both + C2)
+    return np.mean(similar / ((mean_a**2 + mean_b**2 + C1) * (var_a + var_b + C2)), axis=tuple(range(1, a.ndim)))
+
+
+def local_moments(images: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and sample variance of every whole window, (n, channels, side - 6, ...) each."""
+    mean = _local(images)
+    return mean, _sample(images.ndim - 2) * (_local(images * images) - mean**2)
+
+
+def _local(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    axes = values.ndim - 2
     edge = WINDOW // 2  # only windows that lie within the image
-    within = (slice(None), slice(None), *[slice(edge, -edge)] * axes)
+    size: Any = (1, 1, *[WINDOW] * axes)  # scipy's stub knows only one size for all axes
+    return uniform_filter(values, size)[(slice(None), slice(None), *[slice(edge, -edge)] * axes)]
 
-    def local(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        size: Any = (1, 1, *[WINDOW] * axes)  # scipy's stub knows only one size for all axes
-        return uniform_filter(values, size)[within]
 
-    sample = WINDOW**axes / (WINDOW**axes - 1)
-    mean_a, mean_b = local(a), local(b)
-    var_a = sample * (local(a * a) - mean_a**2)
-    var_b = sample * (local(b * b) - mean_b**2)
-    both = sample * (local(a * b) - mean_a * mean_b)
-    c1, c2 = 0.01**2, 0.03**2
-    similar = (2 * mean_a * mean_b + c1) * (2 * both + c2)
-    return np.mean(similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)), axis=tuple(range(1, a.ndim)))
+def _sample(axes: int) -> float:
+    return WINDOW**axes / (WINDOW**axes - 1)
+
+
+def check_sides(images: Images) -> None:
+    """Refuse images that hold no whole SSIM window.
+
+    Raises:
+        ValueError: naming the images' sides.
+    """
+    if min(images.shape[2:]) < WINDOW:
+        raise ValueError(f"SSIM needs sides of at least {WINDOW} pixels, the images are {images.shape[2:]}")
 
 
 def psnr(first: Images, second: Images) -> NDArray[np.float64]:
@@ -96,6 +112,22 @@ def squared_errors(first: Images, second: Images) -> NDArray[np.float64]:
         distances = norms[:, None] + np.einsum("md,md->m", b, b) - 2 * (a @ b.T)
         errors[:, start : start + block] = np.maximum(distances, 0.0) / max(1, size)
     return errors
+
+
+def smallest_errors(guesses: Images, images: Images, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Return each image's mean squared error to its nearest guess, (len(rows),); at least one guess.
+
+    Args:
+        guesses: (g, channels, ...).
+        images: (p, channels, ...).
+        rows: int64 positions among the images; None takes all. They are copied block by block only.
+    """
+    index = np.arange(len(images)) if rows is None else rows
+    found = np.empty(len(index))
+    for start in range(0, len(index), _AT_ONCE):
+        part = index[start : start + _AT_ONCE]
+        found[start : start + _AT_ONCE] = squared_errors(guesses, images[part]).min(axis=0)
+    return found
 
 
 def _block(images: Images) -> int:

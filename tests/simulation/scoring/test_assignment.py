@@ -31,6 +31,15 @@ def test_the_pairing_has_the_least_total_error(truths, guesses, seed):
     assert errors[taken, used].sum() == pytest.approx(best)
 
 
+def test_batches_are_paired_apart_with_all_guesses():
+    rng = np.random.default_rng(0)
+    truths, guesses = rng.random((7, 3, 8, 8)), rng.random((4, 3, 8, 8))
+    whole = pair(truths, guesses, MEAN, batch=3)
+    parts = [pair(truths[start : start + 3], guesses, MEAN) for start in (0, 3, 6)]
+    assert whole.index.tolist() == [index for part in parts for index in part.index.tolist()]
+    np.testing.assert_array_equal(whole.ssim, np.concatenate([part.ssim for part in parts]))
+
+
 def test_left_over_truths_get_the_public_mean():
     rng = np.random.default_rng(0)
     truths = rng.random((4, 3, 8, 8))

@@ -1,10 +1,13 @@
 """Ranks are uniform when nothing is known, and the tests around them are exact."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest, chisquare
+from scipy.stats import binomtest, chisquare, nhypergeom
 
-from simulation.scoring.exact_tests import binomial_p, clopper_pearson, holm, mcnemar_p
+from simulation.scoring.exact_tests import binomial_p, clopper_pearson, common_decoys_p, holm, mcnemar_p
 from simulation.scoring.identification import Decoys, decoy_ranks, informed_ranks
 
 TARGETS, DECOYS, SHAPE = 12, 9, (1, 7, 7)
@@ -112,3 +115,53 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("targets", "decoys"), [(1, 1), (5, 3), (100, 999), (1000, 999)])
+def test_targets_ahead_of_shared_decoys_are_negative_hypergeometric(targets, decoys):
+    law = nhypergeom(targets + decoys, targets, 1)  # targets drawn before the first decoy
+    for hits in {0, 1, 2, targets // 2, targets}:
+        orders = Fraction(math.comb(targets + decoys - hits, decoys), math.comb(targets + decoys, decoys))
+        assert common_decoys_p(hits, targets, decoys) == pytest.approx(float(orders), rel=1e-9, abs=1e-300)
+        assert float(orders) == pytest.approx(law.sf(hits - 1), abs=1e-9)  # scipy's tail is one minus a sum
+    assert common_decoys_p(targets + 1, targets, decoys) == 0
+
+
+@pytest.mark.parametrize("kind", ["none", "constant", "noise"])
+def test_shared_decoys_keep_their_level_where_the_binomial_test_would_not(kind):
+    level, repetitions = 0.05, 1_500
+    rejected, by_binomial, ranks = 0, 0, []
+    for seed in range(repetitions):
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 256, (60 + 19, *SHAPE), dtype=np.uint8)
+        decoys = Decoys(images[60:], np.tile(np.arange(19), (60, 1)), shared=True)
+        found = decoy_ranks(images[:60], decoys, guesses(kind, seed))
+        hits = int(np.sum(found == 1))
+        ranks.append(found)
+        rejected += decoys.chance_p(hits) <= level
+        by_binomial += binomial_p(hits, 60, 1 / 20) <= level
+    if kind == "none":
+        # All candidates tie, and one constant draw of lots decides every time: no sample, but one order of all.
+        assert all(np.array_equal(found, ranks[0]) for found in ranks)
+        assert len(np.unique(ranks[0])) > 5
+        return
+    spread = 3 * np.sqrt(level * (1 - level) / repetitions)
+    assert rejected / repetitions <= level + spread
+    assert by_binomial / repetitions > level + spread
+    # any one target's rank is uniform all the same
+    assert chisquare(np.bincount([found[0] for found in ranks], minlength=21)[1:]).pvalue > 1e-3
+
+
+def test_shared_decoys_rank_as_disjoint_ones_of_the_same_images_would():
+    rng = np.random.default_rng(4)
+    targets = rng.integers(0, 256, (6, *SHAPE), dtype=np.uint8)
+    pool = rng.integers(0, 256, (9, *SHAPE), dtype=np.uint8)
+    shown = np.concatenate([targets[:3] / 255, rng.random((4, *SHAPE))])
+    shared = decoy_ranks(targets, Decoys(pool, np.tile(np.arange(9), (6, 1)), shared=True), shown)
+    apart = decoy_ranks(targets, Decoys(np.tile(pool, (6, 1, 1, 1)), np.arange(54).reshape(6, 9)), shown)
+    assert shared.tolist() == apart.tolist()
+    assert shared[:3].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="same for every target"):
+        Decoys(pool, np.arange(6).reshape(2, 3), shared=True)
+    with pytest.raises(ValueError, match="two targets"):
+        Decoys(pool, np.zeros((2, 3), dtype=np.int64), shared=True)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from simulation.scoring.identification import Decoys
 from simulation.scoring.score import score_reconstruction
@@ -21,6 +22,9 @@ def score(kind: str, informed=None, ranked: int = N):
         "nothing": np.zeros((0, *SHAPE)),
         "noise": rng.random((N, *SHAPE)),
         "broken": np.full((N, *SHAPE), np.nan, dtype=np.float32),
+        "endless": np.where(rng.random((N, *SHAPE)) < 0.5, np.inf, -np.inf),
+        "constant": np.full((N, *SHAPE), 0.25),
+        "few": rng.random((3, *SHAPE)),
     }[kind]
     return score_reconstruction(
         truths=truths,
@@ -44,19 +48,38 @@ def test_copies_of_half_the_batch():
     assert result.rank1 is not None
     assert result.rank1 >= 0.5
     assert result.rank1_p < 1e-3
+    interval = binomtest(round(10 * result.rank1), 10).proportion_ci(0.95, method="exact")
+    assert result.rank1_ci == pytest.approx((interval.low, interval.high))
+    assert result.rank1_null == pytest.approx(1 / (M + 1))
+    assert result.identified_informed_ci is not None
+    assert result.identified_informed_ci[0] <= (result.identified_informed or 0) <= result.identified_informed_ci[1]
+    assert (result.visible.rate, result.visible.fresh) == (0.5, 10 * M)
+    assert result.visible.null_rate is not None
+    assert result.visible.null_rate <= 0.2
+    assert result.visible.p < 0.05
+    assert [row.visible for row in result.rows] == [row.ssim > (result.visible.threshold or 0) for row in result.rows]
+    assert (result.paper.recovered, result.paper.null_recovered) == (0.5, 0)
     assert [row.recovered for row in result.rows] == [i % 2 == 0 for i in range(N)]
     assert [row.rank is None for row in result.rows] == [i >= 10 for i in range(N)]
     assert result.rows[1].reconstruction == -1
     json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
-@pytest.mark.parametrize("kind", ["nothing", "noise", "broken"])
+@pytest.mark.parametrize("kind", ["nothing", "noise", "broken", "endless", "constant", "few"])
 def test_an_attack_that_knows_nothing_is_not_above_its_null(kind):
-    result = score(kind)
+    result = score(kind, informed=lambda c: np.full(len(c), np.nan) if kind == "broken" else None)
     assert result.recovered == 0
     assert not result.above_null
+    assert result.visible.p > 0.05
+    assert result.paper.recovered == 0
+    assert all(np.isfinite([row.ssim, row.psnr, row.ncc]).all() for row in result.rows)
     assert result.rank1_p > 0.01
-    assert result.identified_informed is None
+    if kind == "broken":  # candidates that cannot be told apart are drawn by lot
+        assert result.identified_informed is not None
+        assert result.identified_informed < 0.5
+    else:
+        assert result.identified_informed is None
+        assert result.identified_informed_ci is None
     json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
@@ -75,6 +98,9 @@ def test_nothing_to_score():
     assert result.recovered_ci == (0, 1)
     assert not result.above_null
     assert result.rows == ()
+    assert (result.rank1_null, result.visible.rate, result.visible.null_rate, result.visible.p) == (None, None, None, 1)
+    assert (result.paper.recovered, result.paper.targets) == (None, 0)
+    json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
 def test_a_strong_null_takes_the_attacks_credit_away():
@@ -89,6 +115,8 @@ def test_a_strong_null_takes_the_attacks_credit_away():
     )
     assert (result.recovered, result.null_recovered, result.null) == (1, 1, "mean_image")
     assert not result.above_null
+    assert result.visible.p == 1
+    assert (result.paper.recovered, result.paper.null_recovered) == (1, 1)
 
 
 def test_ranked_targets_need_their_decoys():
