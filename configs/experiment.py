@@ -72,7 +72,29 @@ class Experiment(Section):
                 f"adversary.placement: '{self.adversary.placement}' reads single releases, which no one holds under "
                 f"training.secure_sum; choose {' or '.join(SUMMED_ONLY)}"
             )
+        if self.training.secure_sum:
+            self._can_be_summed()
         return self
+
+    def _can_be_summed(self) -> None:
+        """Refuse settings under which hospitals would refuse every sum, or a view would be wrong."""
+        least, quorum = self.hospitals.smallest_sum, self.training.quorum
+        sizes = [n for n in (self.training.cohort, self.hospitals.count) if n is not None]
+        if sizes and min(sizes) < least:
+            raise ValueError(
+                f"training.secure_sum: {min(sizes)} hospitals a round, and hospitals.smallest_sum is {least}; "
+                f"a sum of fewer tells too much about each"
+            )
+        if 1 < quorum < least:
+            raise ValueError(
+                f"training.quorum: {quorum:g} releases would make a round count, and no sum is opened below "
+                f"hospitals.smallest_sum, {least}; raise the quorum"
+            )
+        if self.adversary.placement == "hospital":
+            raise ValueError(
+                "adversary.placement: 'hospital' takes its own release from the server's record, which holds none "
+                "under training.secure_sum; it sees the same models without it"
+            )
 
     @property
     def phantom(self) -> bool:
@@ -101,6 +123,19 @@ class Experiment(Section):
         every = self.training.evaluate_every or max(1, last // 20)
         clean = max(set(range(1, last + 1)) - set(self.attacked_rounds), default=last)
         return tuple(sorted({*range(every, last + 1, every), clean, last}))
+
+    def sum_threshold(self, hospitals: int, taking_part: int) -> int:
+        """Return with how few releases a secure sum is opened; a round with fewer is void.
+
+        More than two thirds of those that take part, so that a malicious server gets no two lists of survivors signed
+        as long as it has fewer than a third of them on its side (Bonawitz et al. 2017, section 6.2).
+
+        Args:
+            hospitals: of the whole federation.
+            taking_part: those that advertised their keys for the round.
+        """
+        least = max(self.training.fewest_releases(hospitals), self.hospitals.smallest_sum)
+        return max(least, 2 * taking_part // 3 + 1)
 
     def digest(self) -> str:
         """Return the sha256 of everything that may change a result.

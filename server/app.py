@@ -1,5 +1,7 @@
 """The coordinator's Flower app. The round loop is ours, so that it can be read at one look and survives anything."""
 
+from functools import partial
+
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -53,13 +55,13 @@ def main(grid: Grid, context: Context) -> None:
             events.write("lost", round=at, hospital=names[node], reason=short, again=again)
 
         messages = strategy.configure_train(server_round, strategy.arrays(), ConfigRecord(), grid)
-        replies = exchange(grid, messages, retries=runtime.retries, timeout=runtime.timeout, lost=lost)
-        arrays, metrics = strategy.aggregate_train(server_round, replies)
-        if arrays is None or metrics is None:
+        ask = partial(exchange, grid, retries=runtime.retries, timeout=runtime.timeout, lost=lost)
+        arrays, metrics = strategy.collect(server_round, messages, ask)
+        if arrays is None:
             why = reasons[-1] if reasons else "they declined; see events.jsonl"
             raise RunStoppedError(
-                f"quorum lost in round {server_round}: {metrics['releases'] if metrics else 0} releases where "
-                f"{strategy.needed()} are needed ({why})."
+                f"quorum lost in round {server_round}: {metrics['releases']} releases where "
+                f"{metrics['needed']} are needed ({why})."
             )
         average.add(optimizer.weights)
         if server_round in experiment.evaluated_rounds:

@@ -56,6 +56,9 @@ def introduce(grid: Grid, experiment: Experiment, events: EventLog) -> dict[str,
     if len(members) < expected:
         reason = next(iter(reasons.values()), "no reply").strip().splitlines()[-1]
         raise RunStoppedError(f"{expected - len(members)} of {expected} hospitals cannot take part: {reason}")
+    least = experiment.hospitals.smallest_sum
+    if experiment.training.secure_sum and len(members) < least:
+        raise RunStoppedError(f"{len(members)} hospitals take part, and hospitals refuse a secure sum below {least}.")
     return {m.hospital: m for m in sorted(members, key=lambda m: m.hospital)}
 
 

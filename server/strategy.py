@@ -1,6 +1,6 @@
 """The federation's strategy: who is asked what in a round, and what becomes of the releases."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast, final
 
 import numpy as np
@@ -10,13 +10,14 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from configs import derive
-from server.adversary.base import Addressee
+from server.adversary.base import Addressee, PublicTerms
 from server.adversary.chair import Chair
 from server.aggregation import FixedPointSum
 from server.events import EventLog
 from server.model import FlatModel
 from server.optimizer import ServerOptimizer
 from server.roster import Member
+from server.secure_sum import Ask, SecureSum, SumRound
 from server.settings import ServerSettings
 
 
@@ -56,7 +57,26 @@ class HospitalStrategy(Strategy):
 
     def needed(self) -> int:
         """Return how many releases a round needs to count."""
+        if self._training.secure_sum:
+            return self._settings.experiment.sum_threshold(len(self._members), len(self.cohort(1)))
         return self._training.fewest_releases(len(self._members))
+
+    def collect(
+        self, server_round: int, messages: Iterable[Message], ask: Ask
+    ) -> tuple[ArrayRecord | None, MetricRecord]:
+        """Send a round's messages with `ask`, take what comes back, one by one or as a secure sum, and the step."""
+        if not self._training.secure_sum:
+            return self.aggregate_train(server_round, ask(messages))
+        names = {member.node: member.hospital for member in self._members.values()}
+        broadcasts = {names[message.metadata.dst_node_id]: message for message in messages}
+
+        def threshold(taking_part: int) -> int:
+            return self._settings.experiment.sum_threshold(len(self._members), taking_part)
+
+        def declined(hospital: str, reason: str) -> None:
+            self._events.write("declined", round=server_round, hospital=hospital, reason=reason)
+
+        return self.aggregate_sum(server_round, SumRound(broadcasts, ask, threshold, declined).run())
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -76,13 +96,12 @@ class HospitalStrategy(Strategy):
             messages.append(Message(content, dst_node_id=member.node, message_type="train", group_id=str(server_round)))
         return messages
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord]:
         """Add the releases as they come and take the server's step, if the quorum is met.
 
         Returns:
-            (the new weights, how many hospitals released); (None, ...) if the quorum is not met.
+            (the new weights, how many hospitals released and how many are needed); (None, ...) if the quorum is not
+            met.
         """
         total = FixedPointSum(self._model.size)
         released: set[str] = set()
@@ -96,25 +115,51 @@ class HospitalStrategy(Strategy):
                 continue
             released.add(hospital)
             self._events.write("released", round=server_round, hospital=hospital)
-        metrics = MetricRecord({"releases": len(released)})
+        metrics = MetricRecord({"releases": len(released), "needed": self.needed()})
         if len(released) < self.needed():
             return None, metrics
-        before = self._named()
-        mean = total.total() / sum(self._weight(self._members[h])[1] for h in sorted(released))
-        self._optimizer.step(mean)
-        self._record_step(server_round, before, sorted(released))
+        self._step(server_round, total.total(), sorted(released))
         return self.arrays(), metrics
 
-    def _record_step(self, server_round: int, before: dict[str, NDArray[np.float32]], released: list[str]) -> None:
-        """Let the chair see the step of the global model, with what undoes it."""
+    def aggregate_sum(self, server_round: int, summed: SecureSum) -> tuple[ArrayRecord | None, MetricRecord]:
+        """Take the server's step along a secure sum, unless the round is void; returns as `aggregate_train`."""
+        metrics = MetricRecord({"releases": summed.left, "needed": summed.needed})
+        released = list(summed.hospitals)
+        if not released:
+            return None, metrics
+        try:
+            vector = self._model.flat(summed.total)
+        except ValueError as error:
+            self._events.write("declined", round=server_round, hospital="the sum", reason=f"rejected: {error}")
+            return None, metrics
+        for hospital in released:
+            self._events.write("released", round=server_round, hospital=hospital)
+        self._chair.observe_sum(server_round, self._terms(released), self._observed(summed.total, released))
+        self._step(server_round, vector, released)
+        return self.arrays(), MetricRecord({**metrics, "releases": len(released)})
+
+    def _observed(
+        self, total: Mapping[str, NDArray[np.float64]], released: list[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return a sum as chairs record it: FedSGD's as it is, FedAvg's as the weighted mean."""
+        weights = [self._weight(self._members[h])[0] for h in released]
+        divisor = sum(weights) if self._training.local_steps > 1 else 1.0
+        return {name: value / divisor for name, value in total.items()}
+
+    def _terms(self, released: list[str]) -> dict[str, PublicTerms]:
+        return {h: self._members[h].terms for h in released}
+
+    def _step(self, server_round: int, total: NDArray[np.float64], released: list[str]) -> None:
+        """Take the server's step along the sum of the weighted releases; let the chair see it, with what undoes it."""
+        before = self._named()
+        self._optimizer.step(total / sum(self._weight(self._members[h])[1] for h in released))
         weights = {h: self._weight(self._members[h]) for h in released}
         divisor = sum(share for _, share in weights.values())
         training = self._training
         rate = training.server_learning_rate if training.local_steps > 1 else -training.learning_rate
         scale = divisor / rate if training.server_optimizer == "average" else None
-        terms = {h: self._members[h].terms for h in released}
         factors = {h: factor for h, (factor, _) in weights.items()}
-        self._chair.after(server_round, before, self._named(), terms, factors, scale)
+        self._chair.after(server_round, before, self._named(), self._terms(released), factors, scale)
 
     def arrays(self) -> ArrayRecord:
         """Return the global weights as float32 arrays by name."""

@@ -21,10 +21,13 @@ ONLY_IN = {
     "ray": {"simulation/engines/ray.py"},
     "flwr": {
         "clients/app.py",
+        "clients/secure_sum.py",
         "server/app.py",
         "server/strategy.py",
         "server/roster.py",
         "server/exchange.py",
+        "server/secure_sum.py",
+        "server/unmasking.py",
         "simulation/engines/grid.py",
         "simulation/engines/inline.py",
         "simulation/engines/ray.py",
