@@ -47,7 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
 def experiment(root: Path, arm: str, rows: int, seed: int) -> Experiment:
     """Return the settings of one run."""
     content: dict[str, dict[str, Any]] = {
-        "task": {"root": str(root / "ham10000"), "image_size": 32, "width": 8},
+        "task": {"root": str(root / "ham10000"), "image_size": 32, "width": 4},
         "hospitals": {"partition": "iid", "count": HOSPITALS, "max_records": IMAGES},
         "training": {"rounds": ROUNDS, "batch_size": HOSPITALS * BATCH, "evaluate_every": ROUNDS},
         "adversary": {

@@ -1,6 +1,5 @@
 """Data traps: a first model whose rows each keep the first image that fires them, read from the final model alone."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -21,7 +20,7 @@ from server.adversary.base import (
     Weights,
 )
 from server.adversary.bins import measurement
-from server.adversary.public_model import PublicModel, decode, encode, fit, usable_images
+from server.adversary.public_model import decode, encode, fit, usable_images
 from tasks.models import ModelSpec, WideBlock
 
 WEIGHT, BIAS, CENTRE = "wide.units.weight", "wide.units.bias", "wide.centre"
@@ -46,6 +45,9 @@ class DataTraps(Attack):
     whatever the number of rounds and local epochs. A row is lost where two images fire it in one step, or two
     hospitals in one round.
 
+    The measurement does not feel flips: an image that comes again, flipped, finds its own row closed and takes no
+    second one. Without that, every local epoch would fill rows with new views of old images.
+
     Assumes: local SGD (or FedSGD) and server averaging. Optimisers of Adam's type divide every weight's step by its
     own size and so destroy the ratio; noise moves and closes every row at the first step. Neither is known to who holds
     the final model alone; rows that moved without an image's ratio are left out and counted in the readout.
@@ -56,7 +58,6 @@ class DataTraps(Attack):
 
     def __init__(self, settings: DataTrapsSettings) -> None:
         self.settings = settings
-        self._fitted: dict[str, PublicModel] = {}
 
     def plant(
         self, spec: ModelSpec, weights: Weights, public: PublicData, to: Addressee = EVERYBODY
@@ -68,8 +69,9 @@ class DataTraps(Attack):
         """
         if spec.block is not None:
             raise ValueError("the model to plant in already carries a wide block")
-        model, rows = self._model(public, spec.shape), self.settings.rows
-        bins = measurement(model, model.encode(usable_images(public.images, spec.shape)), rows)
+        even = _without_sides(usable_images(public.images, spec.shape))
+        model, rows = fit(PublicData(even, public.description), spec.shape, _COMPONENTS), self.settings.rows
+        bins = measurement(model, model.encode(even), rows)
         slopes = CEILING / np.diff(bins.edges)
         block = WideBlock(rows=rows, ceiling=CEILING, gain=LOGIT_SHIFT / (CEILING * rows), scale=model.scale)
         planted = {f"core.{name}": value for name, value in weights.items()}
@@ -93,18 +95,24 @@ class DataTraps(Attack):
         scale, moved = _moved(observation)
         centre = np.asarray(observation.weights[CENTRE], dtype=np.float32)
         z = moved.weight / moved.bias[:, None]
-        kept = np.einsum("rd,rd->r", z, z) <= _STRAYING * self._model(public, shape).norms.max()
+        known = encode(usable_images(public.images, shape), centre, scale)
+        kept = np.einsum("rd,rd->r", z, z) <= _STRAYING * np.einsum("nd,nd->n", known, known).max()
         z = z[kept]
         images = decode(z, centre, scale, shape)
         straying = np.sqrt(np.mean((z - encode(images, centre, scale)) ** 2, axis=1))
         order = np.argsort(straying, kind="stable")
         return Reconstruction(images[order], -straying[order], _words(moved.count, int(kept.sum())))
 
-    def _model(self, public: PublicData, shape: tuple[int, ...]) -> PublicModel:
-        key = hashlib.sha256(np.ascontiguousarray(public.images).tobytes() + repr(shape).encode()).hexdigest()
-        if key not in self._fitted:
-            self._fitted = {key: fit(public, shape, _COMPONENTS)}
-        return self._fitted[key]
+
+def _without_sides(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the mean of every image and its flips (horizontal, vertical, both), same shape.
+
+    Directions that such images span feel no flip.
+    """
+    total = np.zeros(images.shape, dtype=np.uint16)
+    for axes in ((), (-1,), (-2,), (-2, -1)):
+        total += np.flip(images, axes)
+    return ((total + 2) // 4).astype(np.uint8)
 
 
 @final

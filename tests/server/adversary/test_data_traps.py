@@ -40,12 +40,11 @@ def batch_of(round_number: int, site: int, step: int) -> NDArray[np.uint8]:
     return hospital.images(1000 * round_number + 100 * site + step, BATCH)
 
 
-def rows_of(weights: Weights, batch: NDArray[np.uint8]) -> list[int]:
+def rows_of(spec: ModelSpec, weights: Weights, batch: NDArray[np.uint8]) -> list[int]:
     """The row that each image fires in the planted block, by hand."""
+    assert spec.block is not None
     centre = np.asarray(weights["wide.centre"], dtype=np.float64)
-    z = batch.reshape(len(batch), -1) / 255.0
-    energy = np.mean(np.sum(((PUBLIC.images.reshape(-1, 768) / 255.0 - 0.5) / 0.25 - centre) ** 2, axis=1))
-    z = ((z - 0.5) / 0.25 - centre) / np.sqrt(energy)
+    z = spec.block.scale * ((batch.reshape(len(batch), -1) / 255.0 - 0.5) / 0.25 - centre)
     units = z @ np.asarray(weights[WEIGHT], dtype=np.float64).T + np.asarray(weights[BIAS], dtype=np.float64)
     fired = (units > 0) & (units < 1e-12)
     assert np.all(fired.sum(axis=1) == 1)
@@ -78,7 +77,7 @@ def final(spec: ModelSpec, first: Weights, last: Named) -> Observation:
     return replace(seen, round=ROUNDS, rounds=tuple(range(1, ROUNDS + 1)), members=("a", "b", "c"))
 
 
-def kept_alone(weights: Weights) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def kept_alone(spec: ModelSpec, weights: Weights) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The images that are the first of a row and alone there in their step and round, and all other images."""
     closed: set[int] = set()
     alone: list[NDArray[np.uint8]] = []
@@ -89,7 +88,7 @@ def kept_alone(weights: Weights) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             own = set(closed)
             for step in range(STEPS):
                 batch = batch_of(round_number, site, step)
-                rows = rows_of(weights, batch)
+                rows = rows_of(spec, weights, batch)
                 for row, image in zip(rows, batch, strict=True):
                     (others.append(image) if row in own else caught.append((row, image)))
                 own |= set(rows)
@@ -108,7 +107,7 @@ def errors(images: NDArray[np.uint8], guesses: NDArray[np.float32]) -> NDArray[n
 @pytest.mark.parametrize(("rate", "clip"), [(0.01, None), (1e-4, None), (0.01, 1.0)])
 def test_exactly_the_images_that_came_first_and_alone_are_in_the_final_model(planted, rate, clip):
     one, spec, weights = planted
-    alone, others = kept_alone(weights)
+    alone, others = kept_alone(spec, weights)
     assert len(alone) >= 0.2 * HOSPITALS * ROUNDS * STEPS * BATCH
     found = one.reconstruct(Trace.of(final(spec, weights, federated(spec, weights, rate, clip))), PUBLIC)
     assert np.all(errors(alone, found.images) < 1e-8)
@@ -116,6 +115,14 @@ def test_exactly_the_images_that_came_first_and_alone_are_in_the_final_model(pla
     assert np.all(np.diff(found.confidence) <= 0)
     # The surest are copies: confidence knows a mixture of two signs by itself.
     assert np.mean(errors(alone, found.images[: len(alone) // 2]) < 1e-8) > 0.4
+
+
+def test_a_flipped_image_fires_the_row_of_the_image(planted):
+    _, spec, weights = planted
+    batch = hospital.images(7, 40)
+    for axes in ((-1,), (-2,), (-2, -1)):
+        flipped = np.ascontiguousarray(np.flip(batch, axes))
+        assert np.mean(np.equal(rows_of(spec, weights, flipped), rows_of(spec, weights, batch))) > 0.95
 
 
 def test_steps_of_equal_size_are_named_and_show_nothing(planted):
@@ -129,7 +136,7 @@ def test_steps_of_equal_size_are_named_and_show_nothing(planted):
 
 def test_noise_closes_every_row_at_the_first_step(planted):
     one, spec, weights = planted
-    alone, others = kept_alone(weights)
+    alone, others = kept_alone(spec, weights)
     last = federated(spec, weights, 0.01, 1.0, noise=0.6)
     found = one.reconstruct(Trace.of(final(spec, weights, last)), PUBLIC)
     assert np.all(errors(np.concatenate([alone, others]), found.images) > 1e-3)
