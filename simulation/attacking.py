@@ -17,7 +17,7 @@ from server.events import read_events
 from server.settings import ServerSettings
 from simulation.folder import RunFolder
 from simulation.pictures import Pictures
-from simulation.pools import Pools, Targets, targets_of, views_of
+from simulation.pools import Pools, Targets, attackable, targets_of, views_of
 from simulation.scoring.exact_tests import binomial_p
 from simulation.setup import Setup
 
@@ -32,6 +32,9 @@ class AttackResults:
 
     summary: list[dict[str, Any]]
     targets: list[dict[str, Any]]
+
+
+Scorer = Callable[["Case"], tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 @final
@@ -96,8 +99,10 @@ def run_attacks(
     pool = decoy_images(setup, pools)
     released = _released(folder)
     for trace in view.traces:
-        inside = {h: [r for r in trace.rounds if (r, h) in released] for h in trace.members}
-        targets = targets_of(setup, inside)
+        hospitals = attackable(setup, trace.members)
+        if not hospitals:
+            continue
+        targets = targets_of(setup, {h: [r for r in trace.rounds if (r, h) in released] for h in hospitals})
         for one in attacks:
             scorer = _scorer(one)
             row, rows = scorer(Case(setup, view.placement, one, trace, public, pools, pool, targets, pictures))
@@ -105,9 +110,6 @@ def run_attacks(
             results.targets.extend(rows)
             check_bound(row)
     return results
-
-
-Scorer = Callable[[Case], tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 def _scorer(one: Attack) -> Scorer:
