@@ -1,6 +1,7 @@
 """How much an imprint's row speaks for an image in it: log likelihood ratios under the public model."""
 
 from dataclasses import dataclass
+from math import comb
 from typing import final
 
 import numpy as np
@@ -44,15 +45,31 @@ def evidence(seen: Features, model: PublicModel, at: Level) -> NDArray[np.float6
         ValueError: without noise, or where the amplitude may be anything.
     """
     _needs_noise(at)
-    squares = seen.coordinates**2
-    rest = np.maximum(seen.energy - squares.sum(axis=1), 0.0)
-    scores: list[NDArray[np.float64]] = []
-    for part in at.parts:
-        odds, rest_odds, free = _odds(model, part, at.std)
-        score = 0.5 * ((squares / at.std**2) @ (odds / (1 + odds)) - np.log1p(odds).sum())
-        score += 0.5 * (rest / at.std**2 * rest_odds / (1 + rest_odds) - free * np.log1p(rest_odds))
-        scores.append(np.log(part.chance) + score + _bias_evidence(seen.bias, part, at.std))
+    scores = [
+        np.log(part.chance) + _weight_evidence(seen, model, part, at.std) + _bias_evidence(seen.bias, part, at.std)
+        for part in at.parts
+    ]
     return np.logaddexp.reduce(scores, axis=0)
+
+
+def crowd_evidence(seen: Features, model: PublicModel, at: Level, images: int) -> NDArray[np.float64]:
+    """Return for every row the log likelihood ratio of so many images, each of either sign, against noise alone, (R,).
+
+    A row of several images is louder than one: held against one image alone, whatever candidate takes a part of it
+    out looks likely.
+
+    Raises:
+        ValueError: without noise, or where the amplitude may be anything.
+    """
+    _needs_noise(at)
+    size, spread = at.amplitude or 0.0, at.spread
+    energy = Part(1.0, float(np.sqrt(images * (size**2 + spread**2))), 0.0, 0.0, 0.0)
+    plus = np.arange(images + 1)
+    middle = (2 * plus - images) * size
+    wide = images * spread**2 + at.std**2
+    chance = np.array([comb(images, j) for j in plus]) / 2.0**images
+    each = np.log(chance) - (seen.bias[:, None] - middle) ** 2 / (2 * wide) - 0.5 * np.log(wide / at.std**2)
+    return _weight_evidence(seen, model, energy, at.std) + np.logaddexp.reduce(each, axis=1) + _silence(seen, at.std)
 
 
 def expected_evidence(model: PublicModel, at: Level) -> float:
@@ -69,6 +86,19 @@ def _expected(model: PublicModel, part: Part, std: float) -> float:
     odds, rest_odds, free = _odds(model, part, std)
     bias = max(float(_bias_evidence(np.array([part.amplitude]), part, std)[0]), 0.0)
     return float(0.5 * np.sum(odds - np.log1p(odds)) + 0.5 * free * (rest_odds - np.log1p(rest_odds)) + bias)
+
+
+def _weight_evidence(seen: Features, model: PublicModel, part: Part, std: float) -> NDArray[np.float64]:
+    """Return the log likelihood ratio of the weight rows: a Gaussian image of this amplitude against noise."""
+    squares = seen.coordinates**2
+    rest = np.maximum(seen.energy - squares.sum(axis=1), 0.0)
+    odds, rest_odds, free = _odds(model, part, std)
+    score = 0.5 * ((squares / std**2) @ (odds / (1 + odds)) - np.log1p(odds).sum())
+    return score + 0.5 * (rest / std**2 * rest_odds / (1 + rest_odds) - free * np.log1p(rest_odds))
+
+
+def _silence(seen: Features, std: float) -> NDArray[np.float64]:
+    return seen.bias**2 / (2 * std**2)
 
 
 def _bias_evidence(bias: NDArray[np.float64], part: Part, std: float) -> NDArray[np.float64]:

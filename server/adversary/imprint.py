@@ -158,6 +158,10 @@ class Imprint(Attack):
             return partial(_best_cosine, each)
         return Membership.of(rows, model, at, images=images_behind(terms, releases)).scores
 
+    def public_model(self, public: PublicData, shape: tuple[int, ...]) -> PublicModel:
+        """Return what the attack makes of its images; the block's coordinates are this model's."""
+        return self._model(public, shape)[0]
+
     @property
     def _per_block(self) -> int | None:
         return self.settings.rows if self.personal else None

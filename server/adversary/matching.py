@@ -1,15 +1,17 @@
 """The imprint's matched filter: how likely it is that a given image is in a release."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.adversary.evidence import Features, evidence, features
+from server.adversary.evidence import Features, crowd_evidence, evidence, features
 from server.adversary.levels import Level, Part
 from server.adversary.public_model import PublicModel
 from server.adversary.readout import Rows, home_rows
+
+_MOST_CROWD = 32  # images of a crowded row: beyond, signs are as good as Gaussian
 
 
 @final
@@ -28,7 +30,8 @@ class Membership:
         without: float64 (R,), log likelihood of each row, relative to noise alone, if no candidate is in it.
         model: of the public images.
         at: noise and amplitude.
-        occupancy: log probabilities that a row is empty and that it is not.
+        occupancy: log probabilities that a row is empty, holds one image, and holds more.
+        crowd: how many those are, about.
     """
 
     rows: Rows
@@ -36,16 +39,20 @@ class Membership:
     without: NDArray[np.float64]
     model: PublicModel
     at: Level
-    occupancy: tuple[float, float]
+    occupancy: tuple[float, float, float]
+    crowd: int
 
     @staticmethod
     def of(rows: Rows, model: PublicModel, at: Level, *, images: float) -> "Membership":
         """Prepare the filter for rows that hold about `images` images in all."""
-        empty = min(max((1 - 1 / max(len(rows.bias), 2)) ** images, 1e-12), 1 - 1e-12)
-        occupancy = float(np.log(empty)), float(np.log1p(-empty))
+        mean = max(images / max(len(rows.bias), 1), 1e-9)
+        empty, one = np.exp(-mean), mean * np.exp(-mean)
+        more = max(1 - empty - one, 1e-12)
+        crowd = min(max(round((mean - one) / more), 2), _MOST_CROWD)
+        occupancy = -mean, float(np.log(mean)) - mean, float(np.log(more))
         seen = features(rows, model)
-        without = np.logaddexp(occupancy[0], occupancy[1] + evidence(seen, model, at))
-        return Membership(rows, seen, without, model, at, occupancy)
+        prepared = Membership(rows, seen, np.zeros(len(rows.bias)), model, at, occupancy, crowd)
+        return replace(prepared, without=prepared._others(seen))
 
     def scores(self, z: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the log Bayes factor of every candidate z (n, D), (n,); the mean over blocks where there are more."""
@@ -70,9 +77,14 @@ class Membership:
                     np.maximum(energy - bias**2, 0.0),
                     bias,
                 )
-                other = self.occupancy[1] + evidence(rest, self.model, self.at)
-                cases.append(np.log(part.chance / 2) + alone + np.logaddexp(self.occupancy[0], other))
+                cases.append(np.log(part.chance / 2) + alone + self._others(rest))
         return np.logaddexp.reduce(cases, axis=0) - self.without[home]
+
+    def _others(self, seen: Features) -> NDArray[np.float64]:
+        """Return the log likelihood, relative to noise alone, of rows that hold no candidate, (R,)."""
+        one = self.occupancy[1] + evidence(seen, self.model, self.at)
+        more = self.occupancy[2] + crowd_evidence(seen, self.model, self.at, self.crowd)
+        return np.logaddexp.reduce([np.full_like(one, self.occupancy[0]), one, more], axis=0)
 
     def _alone(self, part: Part, along: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the likeliest norm of the candidate's gradient, and the log likelihood ratio of the row with it.
