@@ -19,7 +19,7 @@ from tasks.base import Records
 from tasks.views import draw_views, view
 
 LOW, HIGH = 0.01, 0.1  # false positive rates at which the true positive rate is said
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # of examples that are guessed in, and out
+SHARES = (0.05, 0.15, 0.5)  # of examples that are guessed in, and out
 CONFIDENCE = 0.95
 SURE = 0.9999  # a correct run is stopped less often than 1 - SURE
 
