@@ -15,6 +15,7 @@ from server.events import EventLog, read_events
 from server.model import FlatModel
 from server.optimizer import ServerOptimizer
 from server.roster import Member
+from server.secure_sum import SecureSum
 from server.settings import ServerSettings
 from server.strategy import HospitalStrategy
 from simulation.engines.grid import LocalGrid
@@ -27,7 +28,10 @@ SPEC = ModelSpec("resnet9", (3, 16, 16), 1, 2)
 
 @pytest.fixture
 def world(small: Callable[..., Experiment], tmp_path: Path) -> dict[str, Any]:
-    experiment = small(training={"server_optimizer": "average", "learning_rate": 1.0, "quorum": 2})
+    return make_world(small(training={"server_optimizer": "average", "learning_rate": 1.0, "quorum": 2}), tmp_path)
+
+
+def make_world(experiment: Experiment, tmp_path: Path) -> dict[str, Any]:
     grid = LocalGrid(InlineDispatcher(), len(NAMES), tmp_path / "none.json")
     terms = PublicTerms(1.0, 0.0, 0.5, 1, 10.0, 0.0)
     members = {n: Member(n, node, 20, terms) for n, node in zip(NAMES, grid.get_node_ids(), strict=True)}
@@ -41,12 +45,16 @@ def world(small: Callable[..., Experiment], tmp_path: Path) -> dict[str, Any]:
     return {"strategy": strategy, "messages": messages, "members": members, "model": model, "events": events}
 
 
+def update_of(world: dict[str, Any], name: str) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(ord(name))
+    return {n: rng.standard_normal(v.shape) for n, v in world["model"].named(world["model"].initial).items()}
+
+
 def reply(
     world: dict[str, Any], name: str, change: Callable[[dict[str, np.ndarray]], Any] | None = None, **record: Any
 ) -> Message:
     message: Message = world["messages"][world["members"][record.pop("sender", name)].node]
-    rng = np.random.default_rng(ord(name))
-    update = {n: rng.standard_normal(v.shape) for n, v in world["model"].named(world["model"].initial).items()}
+    update = update_of(world, name)
     if change is not None:
         change(update)
     head = ConfigRecord({"partition": 0, "hospital": name, "round": 1, "units": 20, **record})
@@ -78,6 +86,42 @@ def test_order_does_not_matter(world: dict[str, Any]) -> None:
     second.aggregate_train(1, [reply(world, n) for n in "cab"])
     one, two = first.arrays(), second.arrays()
     assert all(one[n].numpy().tobytes() == two[n].numpy().tobytes() for n in one)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_secure_sum_takes_the_step_that_the_single_releases_would_have_taken(
+    small: Callable[..., Experiment], tmp_path: Path, steps: int
+) -> None:
+    taken: dict[bool, bytes] = {}
+    seen: dict[str, np.ndarray] = {}
+    for secure in (False, True):
+        training = {"server_optimizer": "average", "learning_rate": 1.0, "local_steps": steps, "secure_sum": secure}
+        world = make_world(small(training=training), tmp_path / str(secure))
+        releases = {n: {k: np.round(v, 9) for k, v in update_of(world, n).items()} for n in NAMES}
+        factor = {n: 1.0 if steps == 1 else float(world["members"][n].units) for n in NAMES}
+        if secure:
+            total = {k: sum(factor[n] * releases[n][k] for n in NAMES) for k in releases["a"]}
+            total["wide.units.bias"] = np.arange(3.0)  # an adversary's own parameters do not reach the model
+            world["strategy"]._chair.observe_sum = lambda _, terms, release: seen.update(release)
+            arrays, metrics = world["strategy"].aggregate_sum(1, SecureSum(NAMES, total, 3, 3))
+            divisor = sum(factor.values()) if steps > 1 else 1.0
+            assert all(np.array_equal(seen[name], value / divisor) for name, value in total.items())
+        else:
+            replies = [reply(world, n, lambda update, own=releases[n]: update.update(own)) for n in NAMES]
+            arrays, metrics = world["strategy"].aggregate_train(1, replies)
+        assert metrics["releases"] == 3
+        taken[secure] = b"".join(arrays[name].numpy().tobytes() for name in sorted(arrays))
+    assert taken[True] == taken[False]
+
+
+def test_a_void_sum_moves_nothing(world: dict[str, Any]) -> None:
+    before = world["strategy"].arrays()
+    for void in (SecureSum((), {}, 2, 3), SecureSum(NAMES, {"fc.weight": np.zeros(3)}, 3, 3)):
+        arrays, metrics = world["strategy"].aggregate_sum(1, void)
+        assert arrays is None
+        assert metrics["needed"] == 3
+    after = world["strategy"].arrays()
+    assert all(before[n].numpy().tobytes() == after[n].numpy().tobytes() for n in before)
 
 
 def nan(update: dict[str, np.ndarray]) -> None:
