@@ -13,21 +13,26 @@ from urllib.parse import quote
 import torch
 
 import tasks
+from clients.alarm import Alarm, AlarmLog
+from clients.alarm_probes import Probes, make_probes
 from clients.gradients import discard_engines, engine
 from clients.local import local_update
 from clients.planning import Plan, plan_deal
-from clients.sampling import misses_round
+from clients.sampling import draws_of_round, misses_round
 from clients.selfcheck import check_clipped_sum, random_examples
 from configs import Experiment
 from configs.errors import InputError
 from configs.sections import LossName
+from configs.seeds import derive
 from privacy import BudgetExhaustedError, Ledger, Release, RepeatedRoundError, Spend
 from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
 from tasks.models import ModelSpec, initial_weights
 from tasks.partition import Deal
+from tasks.views import view
 
 CHECKED_IMAGES = 4
+LOGGED_IMAGES = 16  # of a draw, read for the hospital's own alarm log
 LOCAL_FAILURE = "local training failed; the cause is in the hospital's own log, beside its ledger"
 
 
@@ -108,6 +113,7 @@ class Site:
         # two releases would be what changed in the data, bare.
         self.noise_run = f"{self.run}/{fingerprint}"
         self._opened: Ledger | None = None
+        self._watching: Alarm | None = None
 
     def introduce(self) -> float:
         """Run the self-check on random images and return its relative error.
@@ -136,11 +142,13 @@ class Site:
             LocalTrainingError: after the charge; its text is always the same, and the cause stays in the own log.
         """
         experiment = self.settings.experiment
-        self._vet(spec, weights)
+        self._vet(round_number, spec, weights, broadcast)
         if misses_round(self.settings.root, self.plan.hospital, round_number, experiment.training.stragglers):
             raise RefusalError("straggler: missed the round")
         spend = self._charge(round_number, broadcast)
         try:
+            if experiment.hospitals.alarm != "off":
+                self._log_own(round_number, spec, weights)
             arrays = local_update(
                 engine=engine(spec, self.loss, self.settings.device),
                 weights=dict(weights),
@@ -160,16 +168,54 @@ class Site:
             raise LocalTrainingError(LOCAL_FAILURE) from None
         return Release(arrays=arrays, records=self.plan.units, spend=spend)
 
-    def _vet(self, spec: ModelSpec, weights: Mapping[str, torch.Tensor]) -> None:
+    def _vet(self, round_number: int, spec: ModelSpec, weights: Mapping[str, torch.Tensor], broadcast: str) -> None:
         """Refuse another architecture: with fewer outputs, a round would fail when certain classes were drawn.
 
-        A block beside the agreed model, the adversary's usual tool, is let through unless `vetting` refuses it.
+        A block beside the agreed model, the adversary's usual tool, is let through unless `vetting` refuses it. Then
+        the alarm looks at the broadcast on images that are nobody's records.
         """
         allowed = spec if self.settings.experiment.hospitals.vetting == "refuse" else replace(spec, block=None)
         if allowed != self.spec:
             raise RefusalError("the model that was sent is not the agreed one")
         if not engine(spec, self.loss, self.settings.device).fits(weights):
             raise RefusalError("the weights that were sent do not fit the model")
+        mode = self.settings.experiment.hospitals.alarm
+        if mode == "off" or not 1 <= round_number <= self.settings.experiment.training.rounds:
+            return
+        unusual = self._alarm().check(round_number, broadcast, spec, weights)
+        if unusual and mode == "refuse":
+            raise RefusalError(f"the alarm went off at the model that was sent: {' and '.join(unusual)}")
+
+    def _alarm(self) -> Alarm:
+        if self._watching is None:
+            settings = self.settings
+            probes = make_probes(
+                self.spec, settings.experiment.task, derive(settings.root, "alarm", self.plan.hospital) % 2**31
+            )
+            file = ledger_file(settings.ledgers, self.plan.hospital).with_suffix(".alarm.log")
+            self._watching = Alarm(
+                self.spec, lambda spec: engine(spec, self.loss, settings.device), probes, AlarmLog(file)
+            )
+        return self._watching
+
+    def _log_own(self, round_number: int, spec: ModelSpec, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write the alarm's statistics of some of the drawn images into the own log."""
+        draws = draws_of_round(
+            self.settings.root,
+            self.plan,
+            self.settings.experiment.training,
+            round_number,
+            self.units,
+            whole=self.records.images.shape[1:],
+            size=self.spec.shape[1:],
+        )
+        first = next(draws)
+        rows, views = first.rows[:LOGGED_IMAGES], first.views.take(slice(LOGGED_IMAGES))
+        targets = torch.from_numpy(self.records.targets(rows))
+        if self.records.masks is not None:
+            targets = view(targets, views)
+        drawn = Probes(view(torch.from_numpy(self.records.pixels(rows)), views), targets)
+        self._alarm().log_own(round_number, spec, weights, drawn)
 
     def _log(self, round_number: int, error: Exception) -> None:
         file = ledger_file(self.settings.ledgers, self.plan.hospital).with_suffix(".errors.log")
