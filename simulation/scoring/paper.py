@@ -11,7 +11,7 @@ from simulation.scoring.all_pairs import all_pairs_ssim
 from simulation.scoring.similarity import Images, intensities
 
 PAPER_SSIM = 0.5
-_MOST_VALUES = 2**33  # pixels of all pairs: some 10 s on one core
+_MOST_VALUES = 2**32  # pixels of all pairs: 5 to 10 s on one core
 
 
 @final
@@ -40,8 +40,9 @@ def paper_score(
     A truth counts where any reconstruction comes within 1 - SSIM < 1 - `threshold` of it, both stretched to [0, 1]; one
     reconstruction may stand for all truths. That flatters: the best of many is chosen by the truth itself, and
     stretching makes an image of a lesion out of faint noise. So the same is done to what is known without an attack,
-    and the difference is what it says. The default threshold, SSIM .5, is where reconstructions are commonly called
-    recognisable; on aligned medical images the public mean reaches it by itself (.58 on average on HAM10000 at 64x64).
+    and the difference is what it says. The default threshold is ours, as SSIM .5 is a common bar for a likeness; it is
+    an argument because the rate means nothing without it. On HAM10000 at 64x64 the stretched public mean alone passes
+    it for .45 of the images (223 of 500, interval .40 to .49).
 
     Args:
         truths: (n, channels, ...), uint8 or floats in [0, 1].
