@@ -194,14 +194,14 @@ def deviation_from_engine(spec: ModelSpec, weights: Weights, images: Images, ste
     return float(np.linalg.norm(found - step.weight) / np.linalg.norm(found))
 
 
-def steps(root: Path, arm: str, seeds: int, width: int) -> Iterator[dict[str, object]]:
+def steps(root: Path, arm: str, seeds: int, width: int, names: list[str]) -> Iterator[dict[str, object]]:
     """Yield a row for every attack and noise of one step."""
     side = SIDES[arm]
     images = load(root, side, seeds, BATCH, DECOYS)
     scale = best_scale(images.public)
     spec = ModelSpec("resnet9", (3, side, side), 1, width)
     agreed = {name: value.numpy() for name, value in initial_weights(spec, 0).items()}
-    for name in STEP_ATTACKS:
+    for name in names:
         attack, sent, weights = planted(name, spec, agreed, images, scale)
         scores: dict[str, list[AttackScore]] = {noise: [] for noise in NOISES}
         made: list[Step] = []
@@ -356,6 +356,7 @@ def main() -> None:
     arms = [*SIDES, "frozen", *RUNS]
     parser.add_argument("--data", type=Path, required=True, help="folder that holds ham10000/")
     parser.add_argument("--arms", nargs="*", choices=arms, default=arms)
+    parser.add_argument("--attacks", nargs="*", choices=STEP_ATTACKS, default=list(STEP_ATTACKS), help="of one step")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--width", type=int, default=8, help="of the ResNet-9; the paper's is 64")
     parser.add_argument("--json", action="store_true", help="print JSON rows only, at the end")
@@ -364,7 +365,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for arm in options.arms:
         if arm in SIDES:
-            found = steps(options.data, arm, options.seeds, options.width)
+            found = steps(options.data, arm, options.seeds, options.width, options.attacks)
         elif arm == "frozen":
             found = frozen(options.data, options.seeds, options.width)
         else:
