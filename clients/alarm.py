@@ -20,7 +20,6 @@ from tasks.models import ModelSpec, initial_weights
 
 FRESH_MODELS = 4
 MARGIN = 0.4  # of an image's gradient energy: how far a layer's share may rise over the usual
-CREEP = 0.6  # the same over freshly initialised models, however slowly it rises
 FACTOR = 10.0  # how far the median norm may rise over the usual
 CREEP_FACTOR = 100.0  # the same over freshly initialised models
 
@@ -91,8 +90,9 @@ def alarms(now: Reading, fresh: Sequence[Reading], earlier: Sequence[Reading]) -
     """Return what is unusual about a reading, in words; empty where nothing is.
 
     Usual is the highest of the freshly initialised models and of the earlier rounds that raised no alarm, layer by
-    layer: a layer that the agreed model lacks has a usual share of 0. What creeps up round by round is bounded by the
-    fresh models alone.
+    layer. A layer that the agreed model lacks has a usual share of 0 whatever earlier rounds had, so it cannot creep
+    up; layers of the agreed model may, since training moves their shares as well. The norm is bounded by the fresh
+    models alone, too.
 
     Args:
         now: of the broadcast.
@@ -105,11 +105,9 @@ def alarms(now: Reading, fresh: Sequence[Reading], earlier: Sequence[Reading]) -
         found.append("its gradient is not finite")
     elif now.norm > FACTOR * max(r.norm for r in usual) or now.norm > CREEP_FACTOR * max(r.norm for r in fresh):
         found.append("its gradient is unusually large")
-    if any(
-        share > MARGIN + max(r.shares.get(layer, 0.0) for r in usual)
-        or share > CREEP + max(r.shares.get(layer, 0.0) for r in fresh)
-        for layer, share in now.shares.items()
-    ):
+    known = fresh[0].shares
+    before = {layer: max(r.shares.get(layer, 0.0) for r in usual) if layer in known else 0.0 for layer in now.shares}
+    if any(share > MARGIN + before[layer] for layer, share in now.shares.items()):
         found.append("one layer takes an unusual share of the gradient")
     return tuple(found)
 
