@@ -7,12 +7,12 @@ public images of other lesions. Two ways to count, both printed:
 
 - as the run scores it: the adversary shows every row that it believes in, and the candidate next to any of them counts.
   Near-mean decoys lie near some blurred image, so that identification dies early;
-- `row_`: one dominated row. Only targets alone in their row, each against the one image read from it, as if the adversary
-  knew which row is asked about.
+- `row_`: one dominated row. Only targets alone in their row, each against the one image read from it, as if the
+  adversary knew which row is asked about.
 
 Ranks are among 999 decoys of the target's site where there are so many: the dataset has too few for decoys of its own
-for every target, so targets share them; the ranks of one release then depend on each other a little, and a p-value holds
-for each target, not exactly for their count.
+for every target, so targets share them; the ranks of one release then depend on each other a little, and a p-value
+holds for each target, not exactly for their count.
 """
 
 import argparse

@@ -10,7 +10,8 @@ from configs.adversary import ImprintSettings
 from server.adversary.base import Candidates, Observation, PublicTerms, Trace
 from server.adversary.evidence import crowd_evidence, evidence, features
 from server.adversary.imprint import BIAS, WEIGHT, Imprint
-from server.adversary.levels import images_behind, level
+from server.adversary.levels import Level, images_behind, level
+from server.adversary.matching import Membership
 from server.adversary.nulls import noise_only
 from server.adversary.public_model import PublicModel, fit
 from server.adversary.rounds import added_up, brought_together, same_block
@@ -225,3 +226,23 @@ def test_a_crowd_of_one_is_one_image_and_two_are_told_from_one():
     np.testing.assert_allclose(crowd_evidence(one, MODEL, at, 1), evidence(one, MODEL, at), rtol=0.05, atol=1.0)
     assert np.mean(crowd_evidence(pairs, MODEL, at, 2) > evidence(pairs, MODEL, at)) > 0.9
     assert np.mean(crowd_evidence(one, MODEL, at, 2) < evidence(one, MODEL, at)) > 0.9
+
+
+def test_rows_of_several_images_do_not_make_strangers_likely():
+    run = Run(32, 24, seed=6)
+    trace = run.observe(1, 1.0, 0.05)
+    at = level(trace.last.terms, MODEL)
+    knowing = Membership.of(rows_of(trace.last), MODEL, at, images=24)
+    blind = replace(knowing, occupancy=(*knowing.occupancy[:2], -np.inf))
+    blind = replace(blind, without=np.logaddexp(blind.occupancy[0], blind.occupancy[1] + _one(blind, at)))
+    strangers = MODEL.encode(hospital.images(500, 600))
+    truths = MODEL.encode(run.images[run.alone()])
+    found = []
+    for one in (knowing, blind):
+        found.append(np.mean(one.scores(truths) > np.quantile(one.scores(strangers), 0.99)))
+    assert found[0] > 0.6
+    assert found[0] > found[1] + 0.2
+
+
+def _one(seen: Membership, at: Level) -> NDArray[np.float64]:
+    return evidence(seen.seen, MODEL, at)

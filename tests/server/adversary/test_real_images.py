@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from configs.adversary import ImprintSettings
-from server.adversary.base import Candidates, PublicData, Trace
+from server.adversary.base import Addressee, Candidates, PublicData, Trace
 from server.adversary.imprint import BIAS, WEIGHT, Imprint
 from server.adversary.public_model import mean_image
 from simulation.scoring.assignment import pair
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def read(count: int) -> tuple[np.ndarray, np.ndarray]:
+def read(count: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Images and lesions, whole lesions in a drawn order."""
     root = Path(os.environ["FEDWARD_DATA"]) / "ham10000"
     files = {path.stem: path for path in root.glob("*/*.jpg")}
@@ -37,7 +37,7 @@ def read(count: int) -> tuple[np.ndarray, np.ndarray]:
     place = dict(zip(np.random.default_rng(0).permutation(lesions).tolist(), range(len(lesions)), strict=True))
     rows = sorted(rows, key=lambda row: place[row["lesion_id"]])[:count]
     images = [
-        np.asarray(Image.open(files[row["image_id"]]).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
+        np.asarray(Image.open(files[row["image_id"]]).convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
         for row in rows
     ]
     return np.stack(images).transpose(0, 3, 1, 2).copy(), np.array([row["lesion_id"] for row in rows])
@@ -84,3 +84,28 @@ def test_recovers_four_of_five_real_images_without_privacy_and_clipped():
             assert np.all(scores[alone] > 1 - 1e-6)
     assert np.mean(recovered[None]) >= 0.80
     assert np.mean(recovered[1.0]) >= 0.80
+
+
+def test_ten_real_hospitals_in_one_sum_are_kept_apart_by_rows_of_their_own():
+    torch.set_num_threads(1)
+    hospitals, each, rows = 10, 16, 128
+    images, lesions = read(1_000 + 800, 32)
+    public = PublicData(images[:1_000], "other lesions")
+    rest = images[1_000:][~np.isin(lesions[1_000:], lesions[:1_000])][: hospitals * each]
+    spec = ModelSpec("resnet9", (3, 32, 32), 1, 4)
+    imprint = Imprint(ImprintSettings(rows=rows, per_hospital=True))
+    agreed = {name: value.numpy() for name, value in initial_weights(spec, 0).items()}
+    total = {WEIGHT: np.zeros((hospitals * rows, 3 * 32 * 32)), BIAS: np.zeros(hospitals * rows)}
+    for index in range(hospitals):
+        sent, weights = imprint.plant(spec, agreed, public, Addressee(f"h{index}", index, hospitals))
+        built = hospital.model(sent, weights)
+        batch = normalise(torch.tensor(rest[index * each : (index + 1) * each]))
+        loss = sum(hospital.loss(built(one[None]), i % 2).sum() for i, one in enumerate(batch))
+        found = torch.autograd.grad(loss, [built.wide.units.weight, built.wide.units.bias])
+        for name, value in zip((WEIGHT, BIAS), found, strict=True):
+            total[name] += value.double().numpy()
+    sent, weights = imprint.plant(spec, agreed, public, Addressee(count=hospitals))
+    guesses = imprint.reconstruct(Trace.of(hospital.observe(sent, weights, total, batch=hospitals * each)), public)
+    copied = pair(rest, guesses.images, mean_image(public, spec.shape)).ssim > 0.9
+    theory = (1 - 1 / rows) ** (each - 1)
+    assert copied.mean() > theory - 3 * np.sqrt(theory * (1 - theory) / len(rest))
