@@ -20,11 +20,12 @@ from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, 
 from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat, share_keys_plaintext_separate
 from numpy.typing import NDArray
 
-from clients.masking import add_stream, agreed_exponent, encoded, stream_key
+from clients.masking import add_stream, stream_key
 from clients.round_keys import Advertisement, digest, identity, public_bytes, public_key, round_key, secret, verified
 from clients.site import RefusalError
 from clients.sum_journal import SumJournal
 from clients.sum_terms import SumTerms
+from privacy.fixed_point import Words, agreed_exponent, encoded
 
 PEERS, SURVIVORS = "peers", "survivors"
 
@@ -147,7 +148,7 @@ class Summand:
     def exponent(self, peers: Peers) -> int:
         """Return e: the sum counts units of 2^e. Raises RefusalError where that is too coarse."""
         try:
-            exponent = agreed_exponent(card.bound for card in peers.cards.values())
+            exponent = agreed_exponent((card.bound for card in peers.cards.values()), self._party.terms.words)
         except ValueError as error:
             raise RefusalError(str(error)) from error
         if 2.0**exponent > self._party.terms.coarsest:
@@ -184,8 +185,8 @@ class Summand:
         self._journal.check(PEERS, context, needed=False)
         return context
 
-    def mask(self, peers: Peers, sharers: Sequence[str], values: NDArray[np.float64]) -> NDArray[np.uint64]:
-        """Return the release (size,) in fixed point under its masks; the peers are written down before.
+    def mask(self, peers: Peers, sharers: Sequence[str], values: NDArray[np.float64]) -> Words:
+        """Return the release (n,) in fixed point under its masks, (words, n); the peers are written down before.
 
         Guarantee: the same peers, sharers and values give the very same bytes; other peers are refused. To whoever
         holds fewer than the threshold of shares the result is indistinguishable from uniform, as far as AES-256 and
@@ -197,9 +198,9 @@ class Summand:
             RefusalError: other peers than before, or values beyond the agreed range.
         """
         context = self.admit(peers, sharers)
-        exponent = self.exponent(peers)
+        exponent, terms = self.exponent(peers), self._party.terms
         try:
-            total = encoded(values * self._party.terms.weight, self._party.terms.bound, exponent)
+            total = encoded(values * terms.weight, terms.bound, exponent, terms.words)
         except ValueError as error:
             raise RefusalError(str(error)) from error
         self._journal.bind(PEERS, context)

@@ -1,7 +1,7 @@
 """The server's side of the secure sum: five phases of messages within a round, and nothing but their sum at the end.
 
-Masked releases are added up modulo 2^64 as they arrive and are not kept. `docs/secure-sum.md` describes the protocol;
-`clients/secure_sum.py` is its other end.
+Masked releases are added up in fixed point as they arrive and are not kept. `docs/secure-sum.md` describes the
+protocol; `clients/secure_sum.py` is its other end.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
+from privacy.fixed_point import Words, add, decoded
 from server.unmasking import (
     UnmaskingError,
     context_of,
-    decoded,
     mask_key,
     mask_seed,
     take_off_pair,
@@ -91,7 +91,7 @@ class SumRound:
         self._commitments: dict[str, str] = {}
         self._signatures: dict[str, bytes] = {}
         self._shares: dict[str, dict[str, bytes]] = {}  # by hospital, then by whose share it is
-        self._total: NDArray[np.uint64] | None = None
+        self._total: Words | None = None
         self._layout: tuple[str, int] | None = None
 
     def run(self) -> SecureSum:
@@ -147,15 +147,15 @@ class SumRound:
                 continue
             self._layout = layout
             self._total = np.zeros(masked.shape, np.uint64) if self._total is None else self._total
-            self._total += masked
+            add(self._total, masked)
             self._commitments[hospital] = str(record["seed"])
         return len(self._commitments)
 
     def _misfit(self, masked: NDArray[Any], layout: tuple[str, int]) -> str | None:
         size = sum(math.prod(shape) for _, shape in json.loads(layout[0]))
-        if masked.dtype != np.uint64 or masked.shape != (size,):
-            return f"a masked release is {masked.dtype} {masked.shape} where uint64 ({size},) is expected"
-        if self._layout is not None and layout != self._layout:
+        if masked.dtype != np.uint64 or masked.shape not in ((1, size), (2, size)):
+            return f"a masked release is {masked.dtype} {masked.shape} where uint64 (words, {size}) is expected"
+        if self._total is not None and (layout, masked.shape) != (self._layout, self._total.shape):
             return "a masked release of other parameters, or in other units, than the others'"
         return None
 

@@ -1,4 +1,4 @@
-"""What a server can do with shares: find a mask again, take it off a sum, and read the sum.
+"""What a server can do with shares: find a mask again and take it off a sum.
 
 The other end of the same wire format is `clients/masking.py`; `docs/secure-sum.md` describes it.
 """
@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
-from numpy.typing import NDArray
+
+from privacy.fixed_point import Words, add, subtract
 
 CURVE = ec.SECP256R1()
-CHUNK = 2**14  # words of a mask that are made at once: they stay in the processor's cache
+CHUNK = 2**14  # numbers whose masks are made at once: they stay in the processor's cache
 
 
 class UnmaskingError(ValueError):
@@ -63,13 +64,13 @@ def mask_key(shares: Sequence[bytes], advertised: str) -> ec.EllipticCurvePrivat
     return key
 
 
-def take_off_seed(total: NDArray[np.uint64], seed: bytes, context: bytes) -> None:
+def take_off_seed(total: Words, seed: bytes, context: bytes) -> None:
     """Subtract a survivor's own mask from the sum, in place."""
     _take_off(total, _stream_key(seed, "self", context), positive=True)
 
 
 def take_off_pair(
-    total: NDArray[np.uint64],
+    total: Words,
     dropped: str,
     key: ec.EllipticCurvePrivateKey,
     survivor: str,
@@ -81,11 +82,6 @@ def take_off_pair(
     agreed = generate_shared_key(key, public)
     # The hospital that comes first by name added the mask, the other one subtracted it.
     _take_off(total, _stream_key(agreed, "pair", context), positive=survivor < dropped)
-
-
-def decoded(total: NDArray[np.uint64], exponent: int) -> NDArray[np.float64]:
-    """Return the sum that the integers stand for, float64 (size,): signed, in units of 2^exponent."""
-    return np.ldexp(total.view(np.int64).astype(np.float64), exponent)
 
 
 def _combined(shares: Sequence[bytes]) -> bytes:
@@ -100,12 +96,13 @@ def _stream_key(secret: bytes, purpose: str, context: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(secret)
 
 
-def _take_off(total: NDArray[np.uint64], key: bytes, *, positive: bool) -> None:
+def _take_off(total: Words, key: bytes, *, positive: bool) -> None:
     stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-    zeros = memoryview(bytes(8 * CHUNK))
-    buffer = bytearray(8 * CHUNK + 15)
-    operation = np.subtract if positive else np.add
-    for start in range(0, len(total), CHUNK):
-        part = total[start : start + CHUNK]
-        stream.update_into(zeros[: 8 * len(part)], buffer)
-        operation(part, np.frombuffer(buffer, dtype="<u8", count=len(part)), out=part)
+    words, size = total.shape
+    zeros = memoryview(bytes(8 * CHUNK * words))
+    buffer = bytearray(8 * CHUNK * words + 15)
+    for start in range(0, size, CHUNK):
+        part = total[:, start : start + CHUNK]
+        stream.update_into(zeros[: 8 * part.size], buffer)
+        mask = np.frombuffer(buffer, dtype="<u8", count=part.size).reshape(part.shape)
+        (subtract if positive else add)(part, mask)

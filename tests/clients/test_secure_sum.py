@@ -10,13 +10,14 @@ import torch
 from Crypto.Cipher import AES
 from scipy import stats
 
-from clients.masking import add_stream, agreed_exponent, encoded
+from clients.masking import add_stream
 from clients.planning import Plan
 from clients.round_keys import Advertisement, directory, identity
 from clients.secure_sum import Party, Summand
 from clients.site import RefusalError
 from clients.sum_terms import SumTerms, sum_terms
 from configs.sections import PrivacySettings, TrainingSettings
+from privacy.fixed_point import add, encoded
 from server.unmasking import UnmaskingError, mask_key, mask_seed
 
 ROOT, RUN, SENT = "r" * 64, "run", "5" * 64
@@ -24,15 +25,15 @@ NAMES = ("a", "b", "c", "d", "e")
 SIZE = 20_000
 
 
-def party(name: str, folder: Path, names: Sequence[str] = NAMES, least: int = 3) -> Party:
+def party(name: str, folder: Path, words: int = 1) -> Party:
     return Party(
         hospital=name,
         root=ROOT,
         run=RUN,
         data="data",
-        directory=directory(ROOT, names),
-        threshold=lambda n: max(least, 2 * n // 3 + 1),
-        terms=SumTerms(1.0, 8.0, 2.0**-40),
+        directory=directory(ROOT, NAMES),
+        threshold=lambda n: max(3, 2 * n // 3 + 1),
+        terms=SumTerms(1.0, 8.0, 2.0**-40, words),
         journal=folder,
     )
 
@@ -51,41 +52,24 @@ def masked(name: str, folder: Path, values: np.ndarray, names: Sequence[str] = N
     return one.mask(one.peers(cards(folder, names)), list(names), values)
 
 
-# --- arithmetic
-
-
-@pytest.mark.parametrize("bounds", [[1.0], [1.0] * 20, [1e-9, 3.0], [2.0**40] * 5])
-def test_the_unit_is_the_finest_power_of_two_with_which_nothing_wraps(bounds: list[float]) -> None:
-    unit = 2.0 ** agreed_exponent(bounds)
-    # The largest sum, each term rounded up by half a unit, fits into a signed word; at half the unit it would not
-    # leave the bit that rounding may need.
-    assert sum(bounds) / unit + len(bounds) / 2 < 2**63
-    assert sum(bounds) / (unit / 2) >= 2**62
-
-
-@pytest.mark.parametrize("bounds", [[], [0.0], [-1.0], [np.inf], [np.nan], [1e308, 1e308]])
-def test_bounds_that_bound_nothing_are_refused(bounds: list[float]) -> None:
-    with pytest.raises(ValueError, match="positive and finite"):
-        agreed_exponent(bounds)
-
-
-def test_encoding_rounds_to_nearest_and_refuses_what_is_beyond() -> None:
-    values = np.array([0.0, 0.124, -0.126, 1.0, -1.0])
-    assert encoded(values, 1.0, -2).view(np.int64).tolist() == [0, 0, -1, 4, -4]
-    for bad in (1.0000001, np.nan, np.inf):
-        with pytest.raises(ValueError, match="beyond the agreed range"):
-            encoded(np.array([bad]), 1.0, -2)
+# --- masks
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**14, 2**14 + 1, 100_003])
-def test_masks_are_aes_in_counter_mode_by_another_library_and_come_off_again(size: int) -> None:
+@pytest.mark.parametrize("words", [1, 2])
+def test_masks_are_aes_in_counter_mode_by_another_library_and_come_off_again(size: int, words: int) -> None:
     key = bytes(range(32))
-    total = np.arange(size, dtype=np.uint64)
+    start = np.arange(words * size, dtype=np.uint64).reshape(words, size)
+    total = start.copy()
     add_stream(total, key)
-    stream = AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=bytes(16)).encrypt(bytes(8 * size))
-    assert np.array_equal(total, np.arange(size, dtype=np.uint64) + np.frombuffer(stream, "<u8"))
+    stream = AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=bytes(16)).encrypt(bytes(8 * words * size))
+    blocks = [stream[i : i + 8 * words * 2**14] for i in range(0, len(stream), 8 * words * 2**14)]
+    masks = [np.frombuffer(block, "<u8").reshape(words, -1) for block in blocks] or [start]
+    expected = start.copy()
+    add(expected, np.concatenate(masks, axis=1))
+    assert np.array_equal(total, expected)
     add_stream(total, key, negative=True)
-    assert np.array_equal(total, np.arange(size, dtype=np.uint64))
+    assert np.array_equal(total, start)
 
 
 # --- ranges, against the worst that the optimisers can do
@@ -100,6 +84,8 @@ def test_the_range_of_a_gradient_sum_is_every_unit_at_the_clip_and_forty_standar
     assert stats.norm.logsf(40.0) + np.log(2) < -349 * np.log(10)  # of one coordinate beyond it
     quiet = sum_terms(replace(PLAN, noise_multiplier=0.0), TrainingSettings(), PrivacySettings())
     assert quiet == SumTerms(1.0, 45.0, 1.5 * 2.0**-40)
+    free = sum_terms(replace(PLAN, clipping_norm=None), TrainingSettings(), PrivacySettings(clipping_norm=1.5))
+    assert free == SumTerms(1.0, 1.5 * 2.0**64 + 80.0, 2e-3, 2)
 
 
 @pytest.mark.parametrize("kind", ["adam", "nadam"])
@@ -147,20 +133,24 @@ def test_no_gradients_take_sgd_beyond_the_range(proximal: float) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -8.0])
-def test_what_leaves_is_uniform_whatever_went_in(tmp_path: Path, value: float) -> None:
-    seen = np.frombuffer(masked("b", tmp_path, np.full(SIZE, value)).tobytes(), np.uint8)
+@pytest.mark.parametrize("words", [1, 2])
+def test_what_leaves_is_uniform_whatever_went_in(tmp_path: Path, value: float, words: int) -> None:
+    one = Summand(party("b", tmp_path, words), 1, SENT)
+    went = one.mask(one.peers(cards(tmp_path)), list(NAMES), np.full(SIZE, value))
+    assert went.shape == (words, SIZE)
+    seen = np.frombuffer(went.tobytes(), np.uint8)
     assert stats.chisquare(np.bincount(seen, minlength=256)).pvalue > 1e-3
     pairs = np.bincount(seen[:-1].astype(int) // 16 * 16 + seen[1:] // 16, minlength=256)
     assert stats.chisquare(pairs).pvalue > 1e-3
-    bare = encoded(np.full(SIZE, value), 8.0, -57)
+    bare = encoded(np.full(SIZE, value), 8.0, -56, 1)
     assert stats.chisquare(np.bincount(np.frombuffer(bare.tobytes(), np.uint8), minlength=256)).pvalue < 1e-9
 
 
 def test_what_leaves_does_not_follow_what_went_in(tmp_path: Path) -> None:
     values = np.random.default_rng(1).uniform(-8, 8, SIZE)
-    seen = masked("b", tmp_path, values).view(np.int64).astype(float)
+    seen = masked("b", tmp_path, values)[0].view(np.int64).astype(float)
     assert stats.pearsonr(values, seen).pvalue > 1e-3
-    high = (masked("b", tmp_path, values) >> np.uint64(56)).astype(int)
+    high = (masked("b", tmp_path, values)[0] >> np.uint64(56)).astype(int)
     table = np.histogram2d(values, high, bins=(8, 16))[0]
     assert stats.chi2_contingency(table).pvalue > 1e-3
 

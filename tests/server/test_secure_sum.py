@@ -12,11 +12,11 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from clients.broadcast import broadcast_digest as digest_at_the_hospital
-from clients.masking import agreed_exponent
 from clients.round_keys import directory
 from clients.secure_sum import Party, Summand
 from clients.site import RefusalError
 from clients.sum_terms import SumTerms
+from privacy.fixed_point import agreed_exponent, decoded
 from server.secure_sum import SecureSum, SumRound, broadcast_digest
 from simulation.engines.grid import FIRST_NODE, LocalGrid
 from simulation.engines.inline import InlineDispatcher
@@ -37,11 +37,14 @@ def release(name: str) -> np.ndarray:
 class Network:
     """Hospitals without data behind messages; `gone` holds (phase, hospital) that no longer answer."""
 
-    def __init__(self, folder: Path, gone: Iterable[tuple[str, str]] = (), bend: Bend | None = None) -> None:
+    def __init__(
+        self, folder: Path, gone: Iterable[tuple[str, str]] = (), bend: Bend | None = None, words: int = 1
+    ) -> None:
         LocalGrid(InlineDispatcher(), len(NAMES), folder / "none.json")  # Message() wants Flower's identities set
         self.folder = folder
         self.gone = set(gone)
         self.bend = bend
+        self.words = words
         self.refusals: list[tuple[str, str]] = []
         self.replies: list[RecordDict] = []
         self.broadcasts = {name: self._broadcast(FIRST_NODE + i, name) for i, name in enumerate(NAMES)}
@@ -87,7 +90,7 @@ class Network:
             data="data",
             directory=directory("r", NAMES),
             threshold=self.threshold,
-            terms=SumTerms(WEIGHTS[name], BOUND * WEIGHTS[name], 2.0**-40),
+            terms=SumTerms(WEIGHTS[name], BOUND * WEIGHTS[name], 2.0**-40, self.words),
             journal=self.folder,
         )
         one, record = Summand(party, 3, order["broadcast"]), cast(ConfigRecord, content["reply"])
@@ -113,9 +116,13 @@ class Network:
             record.update({"of": list(shares), "shares": list(shares.values())})
 
 
-def expected(survivors: Iterable[str], taking_part: Iterable[str]) -> np.ndarray:
+def unit_of(taking_part: Iterable[str], words: int = 1) -> int:
+    return agreed_exponent([BOUND * WEIGHTS[n] for n in taking_part], words)
+
+
+def expected(survivors: Iterable[str], taking_part: Iterable[str], words: int = 1) -> np.ndarray:
     """Exact rational arithmetic: each weighted release rounded to the agreed unit, then added."""
-    unit = Fraction(2) ** agreed_exponent(BOUND * WEIGHTS[n] for n in taking_part)
+    unit = Fraction(2) ** unit_of(taking_part, words)
     total = [Fraction(0)] * 10
     for name in survivors:
         for i, value in enumerate(release(name) * WEIGHTS[name]):
@@ -150,9 +157,17 @@ def test_the_sum_is_the_plain_sum_to_the_unit_or_the_round_is_void(tmp_path: Pat
     assert summed.hospitals == tuple(inside)
     assert np.array_equal(flat(summed), expected(inside, taking_part))
     # and that is the sum of the releases themselves, up to half a unit each
-    unit = 2.0 ** agreed_exponent(BOUND * WEIGHTS[n] for n in taking_part)
+    unit = 2.0 ** unit_of(taking_part)
     plain = sum(release(n) * WEIGHTS[n] for n in inside)
     assert np.abs(flat(summed) - plain).max() <= len(inside) * unit / 2 + 1e-13
+
+
+@pytest.mark.parametrize("gone", [[], [("train.mask", "c")]])
+def test_two_words_a_number_are_summed_as_exactly(tmp_path: Path, gone: list) -> None:
+    summed = Network(tmp_path, gone, words=2).round.run()
+    inside = [n for n in NAMES if ("train.mask", n) not in gone]
+    assert summed.hospitals == tuple(inside)
+    assert np.allclose(flat(summed), expected(inside, NAMES, words=2), rtol=2**-52, atol=0)
 
 
 def arrays_of(value: object, depth: int = 0) -> Iterator[object]:
@@ -179,8 +194,8 @@ def test_the_server_holds_the_sum_and_no_single_release(tmp_path: Path) -> None:
     held = {k: v for k, v in vars(network.round).items() if k not in ("_ask", "_threshold", "_declined")}
     arrays = [v for v in arrays_of(held) if isinstance(v, np.ndarray) and v.size == 10]
     assert len(arrays) == 1  # the running sum
-    assert np.array_equal(np.ldexp(arrays[0].view(np.int64).astype(float), agreed_exponent([180.0])), flat(summed))
-    unit = agreed_exponent(BOUND * WEIGHTS[n] for n in NAMES)
+    assert np.array_equal(decoded(arrays[0], unit_of(NAMES)), flat(summed))
+    unit = unit_of(NAMES)
     texts = [v for v in arrays_of(held) if isinstance(v, bytes)]
     assert texts
     for name in NAMES:
@@ -194,7 +209,7 @@ def test_masked_releases_add_up_to_noise_until_they_are_opened(tmp_path: Path) -
     network = Network(tmp_path, [("query.unmask", "a"), ("query.unmask", "b")])  # one share too few: never opened
     assert network.round.run().hospitals == ()
     (total,) = [v for v in arrays_of(vars(network.round)["_total"]) if isinstance(v, np.ndarray)]
-    seen = np.ldexp(total.view(np.int64).astype(float), agreed_exponent(BOUND * WEIGHTS[n] for n in NAMES))
+    seen = decoded(total, unit_of(NAMES))
     plain = sum(release(n) * WEIGHTS[n] for n in NAMES)
     assert np.abs(seen - plain).min() > 1e-6  # of a range of 180
 
@@ -246,7 +261,7 @@ def test_bent_replies_are_left_out_or_void_the_round(tmp_path: Path, what: str) 
             if what == "layout":
                 record["layout"] = '[["core.w", [10]]]'
             elif what == "short":
-                content["masked"] = ArrayRecord({"masked": Array(np.zeros(9, np.uint64))})
+                content["masked"] = ArrayRecord({"masked": Array(np.zeros((1, 9), np.uint64))})
             elif what == "seed":
                 record["seed"] = "0" * 64
         if name == "b" and phase == "query.unmask" and what == "share":
