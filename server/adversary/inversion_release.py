@@ -80,11 +80,12 @@ def released(exchange: Exchange, inputs: Tensor, labels: Tensor) -> tuple[Tensor
         return tuple(share * total[name] for name in exchange.matched)
     steps = min(terms.local_steps, MOST_UNROLLED)
     rate = terms.learning_rate * terms.local_steps / steps / len(inputs)
-    here: Mapping[str, Tensor] = exchange.weights
-    for _ in range(steps):
+    moved = {name: torch.zeros_like(value) for name, value in exchange.weights.items()}
+    for _ in range(steps):  # the difference is added up by itself: float32 weights would swallow its digits
+        here = {name: value + moved[name] for name, value in exchange.weights.items()}
         total = _gradient_sum(exchange, here, inputs, labels)
-        here = {name: value - rate * total[name] for name, value in here.items()}
-    return tuple(here[name] - exchange.weights[name] for name in exchange.matched)
+        moved = {name: value - rate * total[name] for name, value in moved.items()}
+    return tuple(moved[name] for name in exchange.matched)
 
 
 def _gradient_sum(

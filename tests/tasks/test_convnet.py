@@ -49,7 +49,7 @@ def test_the_gradient_knows_where_things_are() -> None:
     spots = torch.zeros(2, 3, 32, 32)
     spots[0, :, 8:12, 8:12] = 1.0
     spots[1, :, 8:12, 16:20] = 1.0
-    features = model.features(spots).reshape(2, 64, 8, 8)
+    features = model.get_submodule("features")(spots).reshape(2, 64, 8, 8)
     torch.testing.assert_close(features[0, :, 1:4, 1:4], features[1, :, 1:4, 3:6], atol=1e-4, rtol=1e-4)
     assert (features[0] - features[1]).norm() > 0.1 * features[0].norm()
 
