@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from configs.sections import LossName
 from server.adversary.base import PublicData, Weights
 from server.adversary.public_model import PublicModel
-from tasks import losses
+from tasks.losses import loss as loss_named
 from tasks.models import ModelSpec, build, load_weights, normalise
 
 _MEASURED = 64  # public images that are differentiated, one by one
@@ -57,7 +57,7 @@ def energies(spec: ModelSpec, core: Weights, public: PublicData, model: PublicMo
     built = build(agreed)
     load_weights(built, {name: torch.tensor(np.asarray(value)) for name, value in core.items()})
     name: LossName = "dice" if spec.dense else "binary" if spec.outputs == 1 else "categorical"
-    loss = losses.loss(name)
+    loss = loss_named(name)
     parameters = [p for p in built.parameters() if p.requires_grad]
     chosen = np.unique(np.linspace(0, len(public.images) - 1, _MEASURED).astype(int))
     along: list[float] = []
