@@ -32,7 +32,7 @@ def score_candidates(case: Case) -> Scored:
 
     Targets of one release share its noise, and are counted as if they did not. With gradients of HAM10000 (64x64, mean
     cosine .08, 50 targets among 20) the number of hits varies 2.0, 1.7, 1.2, 1.0 times as much as a binomial at s of
-    .3, .6, 1, 2: intervals over one release are too narrow by a factor of up to 1.4. Runs of several seeds are not.
+    .3, .6, 1, 2: intervals over one release are too narrow by a factor of up to 1.4. Take them over runs.
     """
     if case.attack.yields == "members":
         from simulation.attack_members import score_members
