@@ -25,6 +25,8 @@ from simulation.setup import Setup, prepare
 Row = dict[str, Any]
 Results = dict[str, list[Row]]
 
+# Only here the seat's own settings matter. Elsewhere the run's own are kept: its noise can only be derived from them.
+SEATED = ("wire", "hospital")
 NOTHING_SEEN = "nothing of the attacked rounds was recorded for this seat"
 
 
@@ -111,7 +113,9 @@ def _tried(
         results: Results = {"rows": run.summary["attacks"], "targets": list(read_run(folder.path, {}).targets)}
     else:
         setup, pools = loaded()
-        got = run_attacks(replace(setup, experiment=experiment), folder, pools, [one.attack], one.placement)
+        if one.placement in SEATED:
+            setup = replace(setup, experiment=experiment)  # its seat and its colluders
+        got = run_attacks(setup, folder, pools, [one.attack], one.placement)
         targets = [{k: "" if v is None else str(v) for k, v in row.items()} for row in got.targets]
         results = {"rows": got.summary, "targets": targets}
     file.parent.mkdir(exist_ok=True)

@@ -76,7 +76,7 @@ def pooled_row(rows: Sequence[Row], targets: Sequence[Row]) -> Row:
         "rounds": max((int(row.get("rounds", 1)) for row in counted), default=0),
         "n": n,
         "hits": hits if n else None,
-        "success_name": names[0] if names else None,
+        "success_name": " or ".join(names) or None,
         "success": hits / n if n else None,
         "success_low": low,
         "success_high": high,
@@ -133,7 +133,8 @@ def _above(target: Row, key: str) -> bool:
 
 
 def _identified_p(rows: Sequence[Row], key: str) -> float | None:
-    of = [row for row in rows if row.get("ranked") and row.get(key) is not None]
+    """Return the exact p-value of identification; None where it is the success itself and was tested as such."""
+    of = [row for row in rows if row["yields"] == "images" and row.get("ranked") and row.get(key) is not None]
     if not of:
         return None
     hits = sum(round(row[key] * row["ranked"]) for row in of)

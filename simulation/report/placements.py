@@ -136,7 +136,7 @@ def _line(row: Row, label: str) -> tuple[str, ...]:
 
 
 def _measure(row: Row, key: str, null: str) -> str:
-    return DASH if row[key] is None else f"{percent(row[key])}{null}, {p_value(row[f'{key}_p_holm'])}"
+    return DASH if row[f"{key}_p"] is None else f"{percent(row[key])}{null}, {p_value(row[f'{key}_p_holm'])}"
 
 
 def _level(rows: Sequence[Row]) -> str:

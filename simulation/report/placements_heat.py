@@ -62,7 +62,7 @@ def heat_map(rows: Sequence[Row]) -> HeatMap:
             (SEATS.get(seat, seat), tuple(_square(own.get((seat, attack)), notes) for attack in attacks))
             for seat in seats
         )
-        grids.append(Grid(label, tuple(attacks), lines))
+        grids.append(Grid(label, tuple(name.replace("_", " ") for name in attacks), lines))
     return HeatMap(tuple(grids), tuple(notes))
 
 

@@ -118,7 +118,7 @@ def said_of(row: Row, key: str) -> str:
     if key == "success":
         ends = interval((row["success_low"], row["success_high"]))
         return (
-            f"{row['success_name']} {row['hits']:,} of {row['n']:,} ({percent(row['success'])}, 95% interval {ends}; "
+            f"{row['success_name']}: {row['hits']:,} of {row['n']:,} ({percent(row['success'])}, 95% interval {ends}; "
             f"null {percent(row['success_null'])})"
         )
     weight = "targets" if key == "visible" else "ranked"

@@ -49,6 +49,17 @@ def test_the_plan_shares_one_run_where_nothing_is_changed_and_gives_every_liar_i
         assert len(experiment.adversary.attacks) == int("planted" in name or "started" in name)
 
 
+def test_the_worst_case_is_read_with_the_terms_that_its_run_had(small: Make, tmp_path: Path) -> None:
+    """Its view is made by deriving the noise again, which only the run's own settings give."""
+    experiment = small(**{**TINY, "privacy": {"mechanism": "local", "epsilon": 8, "delta": 1e-3}})
+    axes = StudyAxes.model_validate({"placements": ["worst_case"], "attacks": ["candidate_matching"]})
+    run = run_placements(Study(experiment=experiment, axes=axes), tmp_path / "s", "x", resume=False, console=None)
+    row = run.summary["rows"][0]
+    assert row["n"] > 0
+    assert 0 < row["bound_worst_case"] <= 1
+    assert "ε = 8" in " ".join(run.summary["words"])
+
+
 def test_what_cannot_be_keeps_its_place_and_says_why(small: Make) -> None:
     attempts = plan(study(small, training={"server_optimizer": "nadam"}, attacks=["imprint", "mean_image"]))
     why = {(a.placement, a.attack): a.reason for a in attempts}
@@ -192,6 +203,8 @@ def test_other_yields_bring_their_own_success_and_nothing_is_made_up() -> None:
     row = pooled_row([shown], [])
     assert (row["n"], row["hits"], row["recovered"]) == (20, 8, None)
     assert row["success_p"] == pytest.approx(binomtest(8, 20, 0.1, alternative="greater").pvalue)
+    again = pooled_row([shown | {"identified_informed": 0.4}], [])
+    assert again["identified_informed_p"] is None  # the same count is not tested twice
     labels = {"yields": "labels", "targets": 8, "success": 0.75, "success_null": 0.5, "success_p": 0.02, "rounds": 1}
     labels |= {"success_name": "labels counted right"}
     both = pooled_row([labels, labels | {"success_p": 0.3}], [])
