@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, final
 
 import numpy as np
@@ -16,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from privacy.fixed_point import Words, add, decoded
+from server.sum_transcript import Transcript
 from server.unmasking import (
     UnmaskingError,
     context_of,
@@ -70,7 +72,12 @@ class SumRound:
     """
 
     def __init__(
-        self, broadcasts: Mapping[str, Message], ask: Ask, threshold: Callable[[int], int], declined: Note
+        self,
+        broadcasts: Mapping[str, Message],
+        ask: Ask,
+        threshold: Callable[[int], int],
+        declined: Note,
+        transcript: Path | None = None,
     ) -> None:
         """Take a round's messages.
 
@@ -79,11 +86,14 @@ class SumRound:
             ask: sends messages and yields the replies.
             threshold: (hospitals that take part) -> the fewest that may be summed.
             declined: told (hospital, reason) of every hospital that declines a phase.
+            transcript: file in which the round is kept so that a server that dies can go on with it.
         """
         self._broadcasts = broadcasts
         self._ask = ask
         self._threshold = threshold
         self._declined = declined
+        self._path = transcript
+        self._kept: Transcript | None = None
         self._hospitals = {message.metadata.dst_node_id: name for name, message in broadcasts.items()}
         self._digests: dict[str, str] = {}
         self._cards: dict[str, str] = {}
@@ -121,6 +131,11 @@ class SumRound:
         """Collect the signed keys; returns how many hospitals the round needs."""
         for hospital, message in self._broadcasts.items():
             self._digests[hospital] = broadcast_digest(message)
+        if self._path is not None:
+            self._kept = Transcript.load(self._path, self._number, self._digests)
+        if self._kept is not None:
+            self._cards = self._kept.cards
+            return self._threshold(len(self._cards))
         for hospital, record, _ in self._phase("query.advertise", self._digests, lambda _: {}):
             self._cards[hospital] = str(record["card"])
         self._cards = {name: self._cards[name] for name in sorted(self._cards)}
@@ -128,6 +143,9 @@ class SumRound:
 
     def _share(self) -> int:
         """Collect encrypted shares."""
+        if self._kept is not None:
+            self._letters = self._kept.letters
+            return len(self._letters)
         for hospital, record, _ in self._phase("query.share", self._cards, lambda _: self._known()):
             names, letters = cast("list[str]", record["to"]), cast("list[bytes]", record["letters"])
             if list(names) == list(self._cards) and len(letters) == len(names):
@@ -138,7 +156,9 @@ class SumRound:
 
     def _collect(self) -> int:
         """Ask for the masked releases and add them up."""
-        for hospital, record, reply in self._phase("train.mask", self._letters, lambda _: self._known()):
+        settled = self._kept.survivors if self._kept is not None else ()
+        self._keep(settled)
+        for hospital, record, reply in self._phase("train.mask", settled or self._letters, lambda _: self._known()):
             masked = cast(ArrayRecord, reply.content["masked"])["masked"].numpy()
             layout = (str(record["layout"]), int(cast(int, record["exponent"])))
             reason = self._misfit(masked, layout)
@@ -149,7 +169,22 @@ class SumRound:
             self._total = np.zeros(masked.shape, np.uint64) if self._total is None else self._total
             add(self._total, masked)
             self._commitments[hospital] = str(record["seed"])
+        if settled and self._survivors != settled:
+            self._declined(
+                "the sum", "waits for hospitals whose releases it was settled with before the server stopped"
+            )
+            return 0
         return len(self._commitments)
+
+    def _keep(self, survivors: tuple[str, ...]) -> None:
+        """Write down what hospitals are about to bind themselves to."""
+        if self._path is not None:
+            Transcript(self._number, self._digests, self._cards, self._letters, survivors).save(self._path)
+
+    @property
+    def _number(self) -> int:
+        order = cast(ConfigRecord, next(iter(self._broadcasts.values())).content["order"])
+        return int(cast(int, order["round"]))
 
     def _misfit(self, masked: NDArray[Any], layout: tuple[str, int]) -> str | None:
         size = sum(math.prod(shape) for _, shape in json.loads(layout[0]))
@@ -162,6 +197,7 @@ class SumRound:
     def _agree(self) -> int:
         """Ask every survivor to sign the list of survivors."""
         survivors = list(self._survivors)
+        self._keep(self._survivors)
         for hospital, record, _ in self._phase(
             "query.agree", self._commitments, lambda _: self._known(survivors=survivors)
         ):

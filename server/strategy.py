@@ -76,7 +76,8 @@ class HospitalStrategy(Strategy):
         def declined(hospital: str, reason: str) -> None:
             self._events.write("declined", round=server_round, hospital=hospital, reason=reason)
 
-        return self.aggregate_sum(server_round, SumRound(broadcasts, ask, threshold, declined).run())
+        kept = self._settings.folder / "secure-sum.json"
+        return self.aggregate_sum(server_round, SumRound(broadcasts, ask, threshold, declined, kept).run())
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

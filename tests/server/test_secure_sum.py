@@ -49,7 +49,11 @@ class Network:
         self.replies: list[RecordDict] = []
         self.broadcasts = {name: self._broadcast(FIRST_NODE + i, name) for i, name in enumerate(NAMES)}
         self.round = SumRound(
-            self.broadcasts, self.ask, self.threshold, lambda who, why: self.refusals.append((who, why))
+            self.broadcasts,
+            self.ask,
+            self.threshold,
+            lambda who, why: self.refusals.append((who, why)),
+            folder / "kept.json",
         )
 
     @staticmethod
@@ -168,6 +172,32 @@ def test_two_words_a_number_are_summed_as_exactly(tmp_path: Path, gone: list) ->
     inside = [n for n in NAMES if ("train.mask", n) not in gone]
     assert summed.hospitals == tuple(inside)
     assert np.allclose(flat(summed), expected(inside, NAMES, words=2), rtol=2**-52, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "inside"),
+    [
+        # a void round, then others answer than before: the lists that hospitals bound themselves to stay
+        ([("query.advertise", "a"), ("query.agree", "b"), ("query.agree", "c")], [], "bcde"),
+        ([("query.share", "a"), ("query.agree", "b"), ("query.agree", "c")], [("query.advertise", "e")], ""),
+        ([("query.share", "a"), ("train.mask", "b"), ("train.mask", "c")], [], "bcde"),
+        ([("train.mask", "a"), ("query.unmask", "b")], [], "bcde"),
+        ([("train.mask", "a"), ("query.unmask", "b")], [("train.mask", "e")], ""),
+    ],
+)
+def test_a_round_that_was_cut_short_goes_on_with_whom_it_began(
+    tmp_path: Path, first: list, then: list, inside: str
+) -> None:
+    assert Network(tmp_path, first).round.run().hospitals == ()
+    again = Network(tmp_path, then)
+    summed = again.round.run()
+    assert summed.hospitals == tuple(inside)
+    if inside:
+        taking_part = [n for n in NAMES if ("query.advertise", n) not in first]
+        assert np.array_equal(flat(summed), expected(inside, taking_part))
+    else:
+        assert "waits for hospitals" in again.refusals[-1][1]
+    assert Network(tmp_path).round.run().hospitals == tuple(inside or "bcde")
 
 
 def arrays_of(value: object, depth: int = 0) -> Iterator[object]:
