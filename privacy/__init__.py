@@ -8,7 +8,7 @@ from privacy.calibration import noise_multiplier
 from privacy.ledger import BudgetExhaustedError, Ledger, LedgerEntry, LedgerError, RepeatedRoundError
 from privacy.no_prior import NoPriorBound, no_prior_bound
 from privacy.release import Release, Spend
-from privacy.robustness import reconstruction_bound
+from privacy.robustness import participant_bound, reconstruction_bound
 
 __all__ = [
     "BudgetExhaustedError",
@@ -24,6 +24,7 @@ __all__ = [
     "epsilon",
     "no_prior_bound",
     "noise_multiplier",
+    "participant_bound",
     "reconstruction_bound",
     "unit_epsilon",
 ]

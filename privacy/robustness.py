@@ -46,6 +46,34 @@ def reconstruction_bound(
     return min(1.0, max(level, _bound(noise, rate, count, level, threat == "relaxed")))
 
 
+def participant_bound(
+    *, noise_multiplier: float, sample_rate: float, steps: int, watched: int, prior: float, threat: Threat
+) -> float:
+    """Bound the probability that a record is reconstructed which is known to have been drawn in a watched step.
+
+    The smaller of the bound at a sample rate of 1, and of the run's own bound over the chance 1 - (1-q)^W of being
+    drawn at all in W watched steps: P(hit | drawn) = P(hit and drawn) / P(drawn) <= P(hit) / P(drawn).
+
+    *Guarantee*: as ``reconstruction_bound``.
+    *Assumes*: the adversary saw the ``watched`` steps, and whatever else came out of all ``steps``: the weights that
+    are sent in a late step come out of all earlier ones, so these count.
+    *Edge cases*: at a sample rate of 1 it is ``reconstruction_bound``. Raises ``ValueError`` naming a wrong argument.
+    """
+    count, seen = checks.whole("steps", steps), checks.whole("watched", watched)
+    if not 1 <= seen <= count:
+        raise ValueError(f"watched must be one of the {count} steps, not {watched}")
+
+    def at(rate: float) -> float:
+        return reconstruction_bound(
+            noise_multiplier=noise_multiplier, sample_rate=rate, steps=count, prior=prior, threat=threat
+        )
+
+    whole, rate = at(1.0), checks.rate(sample_rate)
+    if rate in {0.0, 1.0} or count == 1:
+        return whole
+    return min(whole, at(rate) / -math.expm1(seen * math.log1p(-rate)))
+
+
 @functools.lru_cache(maxsize=1024)
 def _bound(noise: float, rate: float, steps: int, level: float, sign_blind: bool) -> float:
     if noise == 0.0:

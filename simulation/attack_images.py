@@ -1,14 +1,12 @@
 """Score an attack that yields images: copies, likeness, and identification, beside nulls and bounds."""
 
-from dataclasses import replace
+import math
 from typing import Any
 
-import numpy as np
-
 from configs import derive
-from privacy import reconstruction_bound
+from privacy import participant_bound
 from privacy.robustness import Threat
-from server.adversary.base import Candidates, PublicTerms
+from server.adversary.base import Candidates
 from server.adversary.nulls import noise_only
 from simulation.attacking import Case, head, mean_of
 from simulation.pools import deal_decoys
@@ -58,39 +56,47 @@ def score_images(case: Case) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def bounds_of(case: Case, decoys: int) -> dict[str, float | None]:
     """Return the formal bounds on identifying one of decoys + 1 candidates, None where no epsilon is claimed.
 
-    The ranked images are known to have been drawn in at least one of R releases. Given that, success is at most the
-    bound at a sample rate of 1, and at most the bound at the run's own rate over the chance of being drawn at all;
-    the smaller holds.
+    They count every step up to the last attacked round, since what is sent in that round came out of all of them, and
+    hold for an image that is known to have been drawn in at least one attacked step; where several hospitals are
+    inside, for the one that the bound protects least.
     """
     members = case.trace.members
-    if not decoys or not all(case.setup.plans[h].claims for h in members):
+    plans, local = case.setup.plans, case.setup.experiment.training.local_steps
+    if not decoys or not all(plans[h].claims for h in members):
         return {"bound_worst_case": None, "bound_relaxed": None}
-    terms = case.trace.last.terms
-    quietest = min(seen.terms.noise_multiplier for seen in case.trace.observations)
-    if terms.local_steps > 1:  # later local steps start from an iterate that only the own noise protects
-        quietest = min(case.setup.plans[h].noise_multiplier for h in members)
-    terms = replace(terms, noise_multiplier=quietest)
-    releases, prior = len(case.trace.rounds), 1 / (decoys + 1)
-    return {
-        "bound_worst_case": conditional_bound(terms, releases, prior, "worst_case"),
-        "bound_relaxed": conditional_bound(terms, releases, prior, "relaxed"),
-    }
+    steps, watched = case.trace.rounds[-1] * local, len(case.trace.rounds) * local
+    cases = {(quietest(case, h), plans[h].sample_rate) for h in members}
 
-
-def conditional_bound(terms: PublicTerms, releases: int, prior: float, threat: Threat) -> float:
-    """Return the bound for a record that took part at least once in so many releases of the same terms."""
-    steps = releases * terms.local_steps
-
-    def bound(rate: float) -> float:
-        return reconstruction_bound(
-            noise_multiplier=terms.noise_multiplier, sample_rate=rate, steps=steps, prior=prior, threat=threat
+    def bound(threat: Threat) -> float:
+        return max(
+            participant_bound(
+                noise_multiplier=noise,
+                sample_rate=rate,
+                steps=steps,
+                watched=watched,
+                prior=1 / (decoys + 1),
+                threat=threat,
+            )
+            for noise, rate in cases
         )
 
-    whole = bound(1.0)
-    if steps == 1 or terms.sample_rate >= 1:
-        return whole
-    drawn = float(-np.expm1(steps * np.log1p(-terms.sample_rate)))
-    return float(min(whole, bound(terms.sample_rate) / drawn))
+    return {"bound_worst_case": bound("worst_case"), "bound_relaxed": bound("relaxed")}
+
+
+def quietest(case: Case, hospital: str) -> float:
+    """Return the least noise multiplier that may have protected a hospital's records from the chair.
+
+    A chair that sees single releases is met by the hospital's own noise. So is one that sees sums of several local
+    steps: the later ones start from an iterate that only the own noise protects. A sum of single steps carries the
+    noise of everybody inside, at least of as many hospitals as a round needs to count.
+    """
+    plans, training = case.setup.plans, case.setup.experiment.training
+    own = plans[hospital].noise_multiplier
+    if len(case.trace.members) == 1 or training.local_steps > 1:
+        return own
+    others = sorted(plans[h].noise_multiplier for h in case.trace.members if h != hospital)
+    fewest = training.fewest_releases(len(plans)) - (len(plans) - len(case.trace.members))
+    return math.sqrt(own**2 + sum(s**2 for s in others[: max(fewest - 1, 0)]))
 
 
 def _success(score: AttackScore) -> dict[str, Any]:

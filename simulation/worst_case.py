@@ -18,7 +18,7 @@ from clients.local import OPTIMIZERS, noisy_sum
 from clients.planning import Plan
 from clients.sampling import Draw, draws_of_round
 from configs import HOSPITALS, RunStoppedError, derive, root_of
-from privacy import reconstruction_bound
+from privacy import participant_bound
 from privacy.robustness import Threat
 from server.adversary.base import Candidates, Observation, PublicTerms, Trace
 from server.adversary.registry import attack
@@ -112,24 +112,18 @@ class WorstCase:
         """Return the bound for a record that took part in at least one of the steps; None where nothing is claimed.
 
         It counts all steps of the run up to the last attacked round, as what is broadcast came out of them.
-        Given that a record was drawn in one of A attacked steps, success is at most the bound at a sample rate of 1,
-        and at most the bound at the run's own rate over the chance 1 - (1 - q)^A of being drawn; the smaller holds.
         """
         plan = self.plan
         if not plan.claims or not self.steps:
             return None
-        count = self.steps[-1].seen.round * self.setup.experiment.training.local_steps
-
-        def at(rate: float) -> float:
-            return reconstruction_bound(
-                noise_multiplier=plan.noise_multiplier, sample_rate=rate, steps=count, prior=prior, threat=threat
-            )
-
-        whole = at(1.0)
-        if plan.sample_rate >= 1 or count == 1:
-            return whole
-        drawn = float(-np.expm1(len(self.steps) * np.log1p(-plan.sample_rate)))
-        return float(min(whole, at(plan.sample_rate) / drawn))
+        return participant_bound(
+            noise_multiplier=plan.noise_multiplier,
+            sample_rate=plan.sample_rate,
+            steps=self.steps[-1].seen.round * self.setup.experiment.training.local_steps,
+            watched=len(self.steps),
+            prior=prior,
+            threat=threat,
+        )
 
     def _emptied(self, seen: Observation) -> Iterator[NoisyStep]:
         """Make one round's release again, as `clients.local` does, and yield its noisy steps without what was drawn."""

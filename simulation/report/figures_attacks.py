@@ -53,11 +53,12 @@ def recognised_figure(found: Sequence[Outcome]) -> Figure | None:
         (legend_mark("diamond", "null"), "null: chance"),
     ]
     if any(o.bound_worst_case is not None for _, o in units):
-        legend.append((legend_mark("pointer", "bound"), "worst-case bound, one update"))
+        legend.append((legend_mark("pointer", "bound"), "worst-case bound up to that update"))
         legend.append((legend_mark("square", "bound"), "relaxed bound (a model, no guarantee)"))
     caption = (
         "Recognised: of the true image and its decoys, which the adversary never saw, the true one is "
-        "closest to a reconstruction. Bounds hold for one update that is known to contain the image."
+        "closest to a reconstruction. Bounds hold for an image that is known to take "
+        "part, given all updates up to the attacked one."
     )
     svg = _shares(title, [_recognised_row(name, o) for name, o in units], "share of the targets")
     return Figure("recognised", title, caption, svg, tuple(legend), attack_table(found))

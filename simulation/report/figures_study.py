@@ -142,7 +142,7 @@ def recognised_over_budget(groups: Sequence[Group], attack: str, several: bool) 
         return None
     bounds = [
         Series(
-            "worst-case bound, one update",
+            "worst-case bound up to that update",
             lambda g: o.bound_worst_case if (o := _of(g, attack)) else None,
             "pointer",
             "bound",
@@ -160,7 +160,7 @@ def recognised_over_budget(groups: Sequence[Group], attack: str, several: bool) 
     title = f"Images that were recognised among decoys at each budget{f' ({attack})' if several else ''}"
     caption = (
         "Of the true image and its decoys, which the adversary never saw, the true one comes first. Bounds "
-        "hold for one update that is known to contain the image; the highest of any hospital is shown. "
+        "hold for an image known to take part, given all updates up to the attacked one; the highest is shown. "
         "Marks of one budget stand side by side. Points were measured or computed; lines only guide the "
         "eye."
     )

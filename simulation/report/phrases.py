@@ -94,7 +94,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Worst-case bound",
-        "The most that any adversary could reach in recognising one image from one update, whatever it "
+        "The most that any adversary could reach in recognising one image from everything sent so far, whatever it "
         "knows and tries. A bound near 100% rules nothing out. The relaxed bound models a weaker "
         "adversary; it is no guarantee.",
     ),

@@ -23,7 +23,7 @@ def attack_table(found: Sequence[Outcome]) -> Table:
     return Table(
         "What each attack got from each update, beside its null. Copied: SSIM above 0.9, exact 95% "
         "interval, each image counted as one independent trial. Recognised: first among its decoys; null: "
-        "chance. Bounds: for one update in which the image is known to take part, candidates equally "
+        "chance. Bounds: from all updates up to this one, for an image known to take part, candidates equally "
         "likely beforehand; the relaxed one models a weaker adversary and is no guarantee. p-values are "
         "for one test each, not adjusted for many.",
         (
@@ -91,7 +91,7 @@ def budget_table(groups: Sequence[Group]) -> Table:
         f"One row per setting; runs with different seeds together ({name}: their mean; n: held-out images; "
         f"{decimal(guess)} is guessing). ε at most: claimed per unit for a whole run; a dash where nothing can be "
         "claimed. Copied: SSIM above 0.9, exact 95% interval. Recognised: first among decoys; its null is "
-        "chance. Bound: worst case, for one update.",
+        "chance. Bound: worst case, from all updates up to the attacked one.",
         (
             "Setting",
             name,

@@ -146,13 +146,13 @@ def _copies(outcome: Outcome, summary: Summary) -> str:
 def _bound(bound: float, fewest: int) -> str:
     if bound >= 0.99:
         return (
-            "The formal worst-case bound on recognising one image among its candidates from one update is "
-            f"about 1 ({percent(bound)}, with {fewest:,} candidates): it rules nothing out."
+            "The formal worst-case bound on recognising one image among its candidates from everything sent up to "
+            f"then is about 1 ({percent(bound)}, with {fewest:,} candidates): it rules nothing out."
         )
     return (
         f"Whatever an adversary knows and tries, it cannot recognise an image among {fewest:,} or more "
-        f"candidates from one update with a probability above {percent(bound)} (worst-case bound). That "
-        "holds for one update, not for the whole run."
+        f"candidates from everything sent up to then with a probability above {percent(bound)} (worst-case "
+        "bound). Later rounds are not in it."
     )
 
 

@@ -87,3 +87,19 @@ def test_bad_arguments_are_named(name: str, value: object) -> None:
     good[name] = value
     with pytest.raises(ValueError, match=name):
         privacy.reconstruction_bound(**good)
+
+
+def test_a_record_known_to_be_drawn_is_bounded_by_both_ways_of_knowing_it() -> None:
+    """One step at q: drawn or not, P(hit | drawn) is the bound at q = 1; the other way can only be larger there."""
+    common = {"noise_multiplier": 0.7, "prior": 0.01, "threat": "worst_case"}
+    one = privacy.participant_bound(sample_rate=0.1, steps=1, watched=1, **common)
+    assert one == privacy.reconstruction_bound(sample_rate=1.0, steps=1, **common)
+    # Many steps, one of which draws the record for certain (W large): nothing is known that was not known anyway.
+    many = privacy.participant_bound(sample_rate=0.2, steps=60, watched=60, **common)
+    assert many == pytest.approx(privacy.reconstruction_bound(sample_rate=0.2, steps=60, **common), rel=1e-4)
+    # Watching fewer of the same steps tells less often that it was drawn, so that knowing it says more.
+    few = privacy.participant_bound(sample_rate=0.02, steps=60, watched=1, **common)
+    more = privacy.participant_bound(sample_rate=0.02, steps=60, watched=30, **common)
+    assert more < few <= 1.0
+    with pytest.raises(ValueError, match="watched"):
+        privacy.participant_bound(sample_rate=0.2, steps=3, watched=4, **common)
