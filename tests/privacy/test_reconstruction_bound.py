@@ -1,6 +1,7 @@
 """The bound at its limits: closed forms, where regimes meet, order, and wrong arguments."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,15 +92,16 @@ def test_bad_arguments_are_named(name: str, value: object) -> None:
 
 def test_a_record_known_to_be_drawn_is_bounded_by_both_ways_of_knowing_it() -> None:
     """One step at q: drawn or not, P(hit | drawn) is the bound at q = 1; the other way can only be larger there."""
-    common = {"noise_multiplier": 0.7, "prior": 0.01, "threat": "worst_case"}
-    one = privacy.participant_bound(sample_rate=0.1, steps=1, watched=1, **common)
-    assert one == privacy.reconstruction_bound(sample_rate=1.0, steps=1, **common)
+    drawn = partial(privacy.participant_bound, noise_multiplier=0.7, prior=0.01, threat="worst_case")
+    anybody = partial(privacy.reconstruction_bound, noise_multiplier=0.7, prior=0.01, threat="worst_case")
+    one = drawn(sample_rate=0.1, steps=1, watched=1)
+    assert one == anybody(sample_rate=1.0, steps=1)
     # Many steps, one of which draws the record for certain (W large): nothing is known that was not known anyway.
-    many = privacy.participant_bound(sample_rate=0.2, steps=60, watched=60, **common)
-    assert many == pytest.approx(privacy.reconstruction_bound(sample_rate=0.2, steps=60, **common), rel=1e-4)
+    many = drawn(sample_rate=0.2, steps=60, watched=60)
+    assert many == pytest.approx(anybody(sample_rate=0.2, steps=60), rel=1e-4)
     # Watching fewer of the same steps tells less often that it was drawn, so that knowing it says more.
-    few = privacy.participant_bound(sample_rate=0.02, steps=60, watched=1, **common)
-    more = privacy.participant_bound(sample_rate=0.02, steps=60, watched=30, **common)
+    few = drawn(sample_rate=0.02, steps=60, watched=1)
+    more = drawn(sample_rate=0.02, steps=60, watched=30)
     assert more < few <= 1.0
     with pytest.raises(ValueError, match="watched"):
-        privacy.participant_bound(sample_rate=0.2, steps=3, watched=4, **common)
+        drawn(sample_rate=0.2, steps=3, watched=4)
