@@ -78,6 +78,12 @@ def _check_quorum(experiment: Experiment, names: list[str]) -> None:
             f"training.quorum: {training.quorum:g} releases can never come from {size} hospitals a round; "
             f"set a whole number up to {size}, or a share of the cohort up to 1."
         )
+    fewest = experiment.hospitals.smallest_sum
+    if training.secure_sum and size < fewest:
+        raise InputError(
+            f"training.secure_sum: {size} hospitals a round, where hospitals.smallest_sum lets none be summed with fewer "
+            f"than {fewest}; ask more hospitals, or lower it."
+        )
     if training.stragglers >= 1:
         raise InputError("training.stragglers: with probability 1 no hospital ever answers; lower it.")
 

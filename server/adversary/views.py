@@ -87,10 +87,11 @@ def _without(
     # mean step = sum_h factor_h * release_h / sum_h divisor_h, and `scale` turns the step into that numerator.
     total = {name: extra["scale"] * value for name, value in step.release.items()}
     for friend in friends:
-        for own, _ in recorded(folder, "single", friend):
-            if own.round == step.round:
-                factor = extra["factors"][friend]
-                total = {name: value - factor * own.release[name] for name, value in total.items()}
+        mine = [own for own, _ in recorded(folder, "single", friend) if own.round == step.round and not own.rounds]
+        if not mine:
+            raise ValueError(f"the own release of hospital '{friend}' in round {step.round} was not recorded")
+        factor = extra["factors"][friend]
+        total = {name: value - factor * mine[0].release[name] for name, value in total.items()}
     left = sum(extra["factors"][name] for name in others) if step.terms.local_steps > 1 else 1.0
     return replace(
         step,
