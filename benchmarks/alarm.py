@@ -4,9 +4,9 @@
 
 Arms `honest-MODEL-DATA` run honest federations, look at every round's broadcast as one hospital does, and then plant
 each attack in the first and in the last broadcast of every run. Rounds of one run are alike, so false alarms are
-counted per round and per run, each with an exact interval. (The margin was chosen having seen real images with
-convnet and resnet9 at seed 0 and phantoms with convnet at seed 1; the other seeds are fresh.) Arms `quiet-*` plant an imprint that keeps to a share of
-the gradient energy, through the whole federation, and count alarms and copies.
+counted per round and per run, each with an exact interval. The margin was chosen having seen real images with convnet
+and resnet9 at seed 0 and phantoms with convnet at seed 1; the other seeds are fresh. Arms `quiet-*` plant an imprint
+that keeps to a share of the gradient energy, through the whole federation, and count alarms and copies.
 
 Probes: `all` is what the alarm uses; `fields` (noise and smooth fields) and `phantoms` are its parts. Two attacks are
 made against the alarm itself: `imprint, gaps at known probes` kills every row that fires on the probes, as a server
