@@ -81,8 +81,8 @@ def _check_quorum(experiment: Experiment, names: list[str]) -> None:
     fewest = experiment.hospitals.smallest_sum
     if training.secure_sum and size < fewest:
         raise InputError(
-            f"training.secure_sum: {size} hospitals a round, where hospitals.smallest_sum lets none be summed with fewer "
-            f"than {fewest}; ask more hospitals, or lower it."
+            f"training.secure_sum: {size} hospitals a round, where hospitals.smallest_sum lets none be summed with "
+            f"fewer than {fewest}; ask more hospitals, or lower it."
         )
     if training.stragglers >= 1:
         raise InputError("training.stragglers: with probability 1 no hospital ever answers; lower it.")

@@ -55,11 +55,17 @@ def traces(observations: Iterable[Observation]) -> tuple[Trace, ...]:
     return tuple(Trace.of(*by_source[name]) for name in sorted(by_source))
 
 
-def _seat(folder: Path, settings: AdversarySettings) -> str:
-    """Return the hospital that is sat at: as set, or the first by name."""
+def _hospitals(folder: Path) -> list[str]:
+    """Return the hospitals that released in any recorded round, by name."""
     names = sorted({name for _, extra in recorded(folder, "step") for name in extra["terms"]})
     if not names:
         raise ValueError("no step of the global model was recorded")
+    return names
+
+
+def _seat(folder: Path, settings: AdversarySettings) -> str:
+    """Return the hospital that is sat at: as set, or the first by name."""
+    names = _hospitals(folder)
     seat = settings.seat or names[0]
     if seat not in names:
         raise ValueError(f"adversary.seat: '{seat}' is none of the hospitals: {', '.join(names)}")
@@ -69,15 +75,16 @@ def _seat(folder: Path, settings: AdversarySettings) -> str:
 def _others(folder: Path, settings: AdversarySettings) -> Iterable[Observation]:
     """Yield the steps of the global model without the shares of the seat and its colluders."""
     seat = _seat(folder, settings)
+    friends = [seat, *[name for name in _hospitals(folder) if name != seat][: settings.colluders]]
+    if len(friends) == len(_hospitals(folder)):
+        raise ValueError(f"adversary.colluders: nobody is left to attack beside {len(friends)} colluders")
     for step, extra in recorded(folder, "step"):
         if extra["scale"] is None:
             raise ValueError("placement 'hospital' needs training.server_optimizer: average")
-        names = sorted(extra["terms"])
-        friends = [seat, *[name for name in names if name != seat][: settings.colluders]]
-        others = [name for name in names if name not in friends]
-        if not others:
-            raise ValueError(f"adversary.colluders: nobody is left to attack beside {len(friends)} colluders")
-        yield _without(folder, step, extra, friends, others)
+        inside = [name for name in friends if name in extra["terms"]]  # of the round's cohort
+        others = [name for name in sorted(extra["terms"]) if name not in friends]
+        if others:
+            yield _without(folder, step, extra, inside, others)
 
 
 def _without(
