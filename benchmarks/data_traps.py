@@ -64,10 +64,10 @@ def experiment(root: Path, arm: str, rows: int, seed: int) -> Experiment:
     return Experiment.model_validate({**content, "seed": seed})
 
 
-def measure(root: Path, arm: str, rows: int, seeds: int) -> dict[str, object]:
+def measure(root: Path, arm: str, rows: int, seeds: range) -> dict[str, object]:
     """Return an arm's row."""
     start, found, why = time.perf_counter(), [], ""
-    for seed in range(seeds):
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 run = simulate(experiment(root, arm, rows, seed), Path(folder) / "run", report=False)
@@ -100,11 +100,13 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--json", action="store_true", help="print JSON rows only")
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
+    seeds = range(options.first, options.first + options.seeds)
     for arm in options.arms:
-        rows.append(measure(options.data, arm, options.rows, options.seeds))
+        rows.append(measure(options.data, arm, options.rows, seeds))
         if not options.json:
             print(rows[-1], flush=True)
     if options.json:
