@@ -37,6 +37,7 @@ from simulation.setup import Setup, prepare
 from tasks.models import initial_weights
 
 Rows = list[dict[str, Any]]
+PUBLIC = 1000  # images of other lesions; without noise they only place the bins
 HAM, LIVER = "ham10000", "msd_liver/Task03_Liver"
 
 
@@ -60,7 +61,7 @@ def run_of(root: Path, seed: int, **sections: dict[str, Any]) -> dict[str, Any]:
         "task": {"root": str(root / HAM), "image_size": 64},
         "hospitals": {"partition": "iid", "count": 1},
         "training": {"rounds": 1, "batch_size": None},
-        "adversary": {"placement": "malicious_server", "public_images": 3000, "targets": 8, "decoys": 19},
+        "adversary": {"placement": "malicious_server", "public_images": PUBLIC, "targets": 8, "decoys": 19},
     }
     content = {name: {**base.get(name, {}), **sections.get(name, {})} for name in {*base, *sections}}
     experiment = Experiment.model_validate({**content, "seed": seed})
@@ -79,7 +80,7 @@ def fedsgd(name: str, root: Path, seeds: range, batch: int, rows: int, wanted: f
 
 
 def fedavg(name: str, root: Path, seeds: range, epochs: int) -> Rows:
-    """32 images in minibatches of 8 expected, 256 rows; targets are the images that were drawn at all."""
+    """32 images at 32x32 in minibatches of 8 expected, 256 rows; targets are the images that were drawn at all."""
     training = {
         "local_steps": 4 * epochs,
         "batch_size": 8,
@@ -92,6 +93,7 @@ def fedavg(name: str, root: Path, seeds: range, epochs: int) -> Rows:
         run_of(
             root,
             seed,
+            task={"image_size": 32},
             hospitals={"max_records": 32},
             training=training,
             adversary={"imprint": {"rows": 256}},
@@ -128,7 +130,7 @@ def ham(root: Path, seed: int, images: int, side: int) -> tuple[Setup, NDArray[n
     content = {
         "task": {"root": str(root / HAM), "image_size": side},
         "hospitals": {"partition": "iid", "count": 1, "max_records": images},
-        "adversary": {"placement": "malicious_server", "public_images": 3000},
+        "adversary": {"placement": "malicious_server", "public_images": PUBLIC},
         "seed": seed,
     }
     setup = prepare(Experiment.model_validate(content))
@@ -212,7 +214,7 @@ def memory(name: str, root: Path, seeds: range) -> Rows:
     del seeds
     command = [sys.executable, __file__, str(root), "--bars", "memory_child", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [{"bar": name, "wanted_gb": 8.0, **json.loads(done.stdout.splitlines()[-1])}]
+    return [{"bar": name, "wanted_gib": 8.0, **json.loads(done.stdout.splitlines()[-1])}]
 
 
 def memory_child(name: str, root: Path, seeds: range) -> Rows:
@@ -227,7 +229,7 @@ def memory_child(name: str, root: Path, seeds: range) -> Rows:
         adversary={"imprint": {"rows": 1024}, "public_images": 800},
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return [{"bar": name, "peak_gb": round(peak, 2), "copied": one["recovered"], "n": one["targets"]}]
+    return [{"bar": name, "peak_gib": round(peak, 2), "copied": one["recovered"], "n": one["targets"]}]
 
 
 BARS: Mapping[str, Callable[[str, Path, range], Rows]] = {
