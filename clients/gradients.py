@@ -31,6 +31,7 @@ warnings.filterwarnings("ignore", message=HOOK_NOTE)
 PER_IMAGE_FLOATS = 2**26
 ACTIVATION_FLOATS = 2**28
 PLAIN_ROWS = 128
+AT_ONCE = 2**22  # floats that are cast at the same time
 
 
 register_grad_sampler([nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d])(of_convolution)
@@ -101,7 +102,9 @@ class GradientEngine:
         with self.without_hooks():
             for start in range(0, len(images), rows):
                 self._backward(images[start : start + rows], targets[start : start + rows])
-                total += torch.cat([_gradient(p).double().flatten().cpu() for p in self.parameters])
+                for parameter, part in zip(self.parameters, self._split(total), strict=True):
+                    if parameter.grad is not None:
+                        _add(part, parameter.grad.flatten().cpu())
         self._clear()
         return total
 
@@ -183,8 +186,10 @@ class GradientEngine:
             parameter.grad_sample = None  # type: ignore[attr-defined]
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+def _add(total: Tensor, gradient: Tensor) -> None:
+    """Add a float32 vector to a float64 one, piece by piece: torch would first make a float64 copy of it all."""
+    for part, piece in zip(total.split(AT_ONCE), gradient.split(AT_ONCE), strict=True):
+        part.add_(piece)
 
 
 def _clipped(gradient: Tensor, clipping_norm: float) -> Tensor:
@@ -192,7 +197,7 @@ def _clipped(gradient: Tensor, clipping_norm: float) -> Tensor:
     norm = float(torch.linalg.vector_norm(gradient))
     if not math.isfinite(norm):
         return torch.zeros_like(gradient)
-    return gradient * min(1.0, clipping_norm / max(norm, 1e-300))
+    return gradient.mul_(min(1.0, clipping_norm / max(norm, 1e-300)))
 
 
 def _chunks(groups: Tensor, rows: int) -> Iterator[slice]:

@@ -16,6 +16,7 @@ from configs.seeds import derive
 from tasks.base import Records
 from tasks.views import view
 
+NOISE_AT_ONCE = 2**22  # numbers
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
 
 
@@ -84,8 +85,9 @@ def noisy_sum(engine: GradientEngine, records: Records, drawn: Draw, plan: Plan,
     else:
         total = engine.clipped_sum(images, targets, torch.from_numpy(drawn.groups), plan.clipping_norm)
     if plan.noise_multiplier > 0:
-        noise = np.random.default_rng(noise_seed).standard_normal(engine.size)
-        total = total + plan.noise_std * torch.from_numpy(noise)
+        rng = np.random.default_rng(noise_seed)
+        for part in total.split(NOISE_AT_ONCE):  # the same draws in the same order as all at once
+            part.add_(plan.noise_std * torch.from_numpy(rng.standard_normal(len(part))))
     return total
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+from clients.gradients import discard_engines
 from clients.site import SiteSettings
 from configs import HOSPITALS, Experiment, InputError, root_of
 from configs.adversary import AttackName, Placement
@@ -84,6 +85,7 @@ def _simulate(experiment: Experiment, out: Path, *, resume: bool, console: Conso
         started = time.monotonic()
         pools = make_pools(setup) if experiment.attacked_rounds else None
         _federate(setup, folder, pools, console)
+        discard_engines()  # the hospitals' buffers are as large as what was sent to them
         attacks = AttackResults([], [])
         if pools is not None:
             attacks = run_attacks(setup, folder, pools, experiment.adversary.attacks)

@@ -54,7 +54,10 @@ def _noise_only(observation: Observation) -> Observation:
     rng = np.random.default_rng([_SEED, observation.round, zlib.crc32(observation.hospital.encode())])
 
     def blank(shape: tuple[int, ...]) -> NDArray[np.float64]:
-        return std * rng.standard_normal(shape) if std > 0 else np.zeros(shape)
+        if std == 0:
+            return np.zeros(shape)
+        noise = rng.standard_normal(shape)
+        return np.multiply(noise, std, out=noise)
 
     release = {name: blank(value.shape) for name, value in sorted(observation.release.items())}
     return replace(observation, release=release)
