@@ -49,8 +49,9 @@ class DataTraps(Attack):
     second one. Without that, every local epoch would fill rows with new views of old images.
 
     Assumes: local SGD (or FedSGD) and server averaging. Optimisers of Adam's type divide every weight's step by its
-    own size and so destroy the ratio; noise moves and closes every row at the first step. Neither is known to who holds
-    the final model alone; rows that moved without an image's ratio are left out and counted in the readout.
+    own size and so destroy the ratio; noise moves and closes every row at the first step, so only what that step
+    caught is left. Neither is known to who holds the final model alone; rows that moved without an image's ratio are
+    left out and counted in the readout.
     """
 
     name = "data_traps"
