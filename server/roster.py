@@ -6,6 +6,7 @@ from typing import cast, final
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+import tasks
 from configs import Experiment, RunStoppedError
 from server.adversary.base import PublicTerms
 from server.events import EventLog
@@ -73,6 +74,7 @@ def _member(experiment: Experiment, reply: Message) -> Member:
         local_steps=local,
         expected_batch=float(cast(float, record["expected_batch"])),
         learning_rate=experiment.training.learning_rate if local > 1 else 0.0,
+        loss=tasks.get(experiment.task).loss,
     )
     units = int(cast(int, record["units"]))
     return Member(str(record["hospital"]), reply.metadata.src_node_id, units, terms)

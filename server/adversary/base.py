@@ -8,6 +8,7 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.sections import LossName
 from tasks.models import ModelSpec
 
 RELEASES = "releases of single rounds"
@@ -67,6 +68,7 @@ class PublicTerms:
         local_steps: steps of one release; 1 is FedSGD and the release is a gradient sum.
         expected_batch: units per local step.
         learning_rate: of the hospital's own steps (FedAvg), 0 for FedSGD.
+        loss: the agreed loss; None: the usual one of the model's kind.
     """
 
     clipping_norm: float | None
@@ -75,6 +77,14 @@ class PublicTerms:
     local_steps: int
     expected_batch: float
     learning_rate: float
+    loss: LossName | None = None
+
+
+def usual_loss(spec: ModelSpec) -> LossName:
+    """Return the loss that a model of this kind is trained with unless the terms name another."""
+    if spec.dense:
+        return "dice"
+    return "binary" if spec.outputs == 1 else "categorical"
 
 
 @final
@@ -108,6 +118,11 @@ class Observation:
     def inside(self) -> tuple[str, ...]:
         """The hospitals whose records may be inside."""
         return self.members or (self.hospital,)
+
+    @property
+    def loss(self) -> LossName:
+        """The agreed loss."""
+        return self.terms.loss or usual_loss(self.spec)
 
     @property
     def added(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from server.adversary.base import RELEASES, Attack, Candidates, Observation, PublicData, Trace
 from server.adversary.candidates_background import Background
-from server.adversary.candidates_gradients import DenseLoss, ImageGradients, Vectors
+from server.adversary.candidates_gradients import ImageGradients, Vectors
 
 AT_ONCE = 2**25  # floats of candidates' gradients
 MOST_COUNTS = 512  # with more steps in one sum,
@@ -29,17 +29,13 @@ class CandidateMatching(Attack):
 
     FedAvg is read to first order: all local steps as if at the first weights. Rounds are taken for independent
     given the candidate, which at q = 1 they are not, as the others are the same.
-
-    Args:
-        dense_loss: the agreed loss of a dense model; that of classifiers follows from their outputs.
     """
 
     name = "candidate_matching"
     needs = frozenset({RELEASES})
     yields = "candidates"
 
-    def __init__(self, dense_loss: DenseLoss = "dice") -> None:
-        self._dense_loss: DenseLoss = dense_loss
+    def __init__(self) -> None:
         self._opened: tuple[Trace, PublicData, list[_Round]] | None = None
 
     def informed(self, trace: Trace, public: PublicData, candidates: Candidates) -> NDArray[np.float64] | None:
@@ -74,7 +70,7 @@ class CandidateMatching(Attack):
             raise ValueError("candidates of several views need known targets")
         if self._opened is None or self._opened[0] is not trace or self._opened[1] is not public:
             usable = [seen for seen in trace.observations if _is_finite(seen)]
-            self._opened = (trace, public, [_Round.of(seen, public, self._dense_loss) for seen in usable])
+            self._opened = (trace, public, [_Round.of(seen, public) for seen in usable])
         rounds = self._opened[2]
         if not rounds or not len(groups):
             return np.zeros(int(groups[-1]) + 1 if len(groups) else 0)
@@ -95,8 +91,8 @@ class _Round:
         self._times = len(seen.added) * seen.terms.local_steps
 
     @staticmethod
-    def of(seen: Observation, public: PublicData, dense_loss: DenseLoss) -> "_Round":
-        gradients = ImageGradients(seen, dense_loss)
+    def of(seen: Observation, public: PublicData) -> "_Round":
+        gradients = ImageGradients(seen)
         return _Round(seen, gradients, Background.of(seen, gradients, public))
 
     def scores(

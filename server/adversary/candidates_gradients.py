@@ -1,24 +1,19 @@
 """Gradients of single images as an adversary computes them: at the broadcast weights, clipped as a hospital clips."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from server.adversary.base import Observation, Update
+from tasks.losses import loss
 from tasks.models import build, load_weights, normalise
 
 MANY_CLASSES = 10  # with more of them only the labels that the model finds likeliest are tried
 LIKELIEST = 5
-SMOOTHING = 1e-5  # of the Dice loss, as hospitals take it
-
-DenseLoss = Literal["dice", "dice_ce"]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @final
@@ -43,7 +38,7 @@ class ImageGradients:
     A model with one logit is asked only once for both labels: the gradient of label y is (p - y) times the logit's.
     """
 
-    def __init__(self, seen: Observation, dense_loss: DenseLoss = "dice") -> None:
+    def __init__(self, seen: Observation) -> None:
         self._clip = seen.terms.clipping_norm
         self._outputs = seen.spec.outputs
         self._model = build(seen.spec)
@@ -52,7 +47,7 @@ class ImageGradients:
         parameters = dict(self._model.named_parameters())
         self._names = sorted(parameters)
         self._parameters = [parameters[name] for name in self._names]
-        self._loss = loss_of(self._outputs, seen.spec.dense, dense_loss)
+        self._loss = loss(seen.loss)
         self.size = sum(p.numel() for p in self._parameters)
 
     def flat(self, update: Update) -> NDArray[np.float64]:
@@ -122,31 +117,3 @@ class ImageGradients:
             sizes = np.abs(factors) * np.where(finite, norms, 0.0)[:, None]
             factors = factors * np.minimum(1.0, self._clip / np.maximum(sizes, 1e-300))
         return Vectors(rows, factors)
-
-
-def loss_of(outputs: int, dense: bool, dense_loss: DenseLoss) -> Loss:
-    """Return the agreed loss (logits, targets) -> (n,); which one is public."""
-    if dense:
-        return _dice if dense_loss == "dice" else _dice_ce
-    return _binary if outputs == 1 else _categorical
-
-
-def _binary(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
-
-
-def _categorical(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits, labels, reduction="none")
-
-
-def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    shares = torch.softmax(logits, dim=1).flatten(2)
-    truth = functional.one_hot(masks.flatten(1), shares.shape[1]).movedim(2, 1).to(shares.dtype)
-    common = (shares * truth).sum(dim=2)
-    sizes = shares.sum(dim=2) + truth.sum(dim=2)
-    return 1 - ((2 * common + SMOOTHING) / (sizes + SMOOTHING)).mean(dim=1)
-
-
-def _dice_ce(logits: Tensor, masks: Tensor) -> Tensor:
-    voxels = functional.cross_entropy(logits, masks, reduction="none")
-    return _dice(logits, masks) + voxels.flatten(1).mean(dim=1)

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from configs.sections import LossName
-from server.adversary.base import PublicData, Weights
+from server.adversary.base import PublicData, Weights, usual_loss
 from server.adversary.public_model import PublicModel
-from tasks.losses import loss as loss_named
+from tasks.losses import loss
 from tasks.models import ModelSpec, build, load_weights, normalise
 
 _MEASURED = 64  # public images that are differentiated, one by one
@@ -56,8 +55,7 @@ def energies(spec: ModelSpec, core: Weights, public: PublicData, model: PublicMo
     agreed = ModelSpec(spec.kind, spec.shape, spec.outputs, spec.width)
     built = build(agreed)
     load_weights(built, {name: torch.tensor(np.asarray(value)) for name, value in core.items()})
-    name: LossName = "dice" if spec.dense else "binary" if spec.outputs == 1 else "categorical"
-    loss = loss_named(name)
+    agreed_loss = loss(usual_loss(spec))
     parameters = [p for p in built.parameters() if p.requires_grad]
     chosen = np.unique(np.linspace(0, len(public.images) - 1, _MEASURED).astype(int))
     along: list[float] = []
@@ -68,7 +66,7 @@ def energies(spec: ModelSpec, core: Weights, public: PublicData, model: PublicMo
             target = (logits > 0).long()[:, 0] if spec.outputs == 1 else logits.argmax(dim=1)
         else:
             target = torch.as_tensor(np.asarray(public.targets[i : i + 1]))
-        found = torch.autograd.grad(loss(logits, target).sum(), [logits, *parameters])
+        found = torch.autograd.grad(agreed_loss(logits, target).sum(), [logits, *parameters])
         sums = found[0].flatten(2).sum(dim=(0, 2)) if spec.dense else found[0][0]
         along.append(float(sums[0] - sums[1]) if spec.outputs > 1 else float(sums[0]))
         squares.append(sum(float(part.double().square().sum()) for part in found[1:]))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from configs.adversary import MembershipSettings
 from server.adversary.base import FINAL, Attack, Candidates, Observation, PublicData, Trace
-from server.adversary.candidates_gradients import DenseLoss, Loss, loss_of
+from tasks.losses import loss
 from tasks.models import build, load_weights, normalise
 
 _SEED = 20_242  # the adversary's own constant, for halves and batches of its reference models
@@ -35,9 +35,8 @@ class MembershipInference(Attack):
     needs = frozenset({FINAL})
     yields = "members"
 
-    def __init__(self, settings: MembershipSettings, dense_loss: DenseLoss = "dice") -> None:
+    def __init__(self, settings: MembershipSettings) -> None:
         self.settings = settings
-        self._dense_loss: DenseLoss = dense_loss
         self._trained: tuple[Trace, PublicData, list[nn.Module]] | None = None
 
     def informed(self, trace: Trace, public: PublicData, candidates: Candidates) -> NDArray[np.float64] | None:
@@ -73,13 +72,13 @@ class MembershipInference(Attack):
         steps = min(self.settings.steps, len(trace.rounds) * seen.terms.local_steps)
         batch = int(np.clip(round(seen.terms.expected_batch), 1, min(MOST_AT_ONCE, len(half))))
         model = _model(seen, trained=False)
-        loss = loss_of(seen.spec.outputs, seen.spec.dense, self._dense_loss)
+        agreed = loss(seen.loss)
         optimizer = torch.optim.NAdam(model.parameters(), lr=self.settings.learning_rate)
         for _ in range(steps):
             rows = rng.choice(half, size=batch, replace=False)
             images = _inputs(public.images[rows])
             optimizer.zero_grad()
-            loss(model(images), torch.from_numpy(targets[rows].astype(np.int64))).mean().backward()
+            agreed(model(images), torch.from_numpy(targets[rows].astype(np.int64))).mean().backward()
             optimizer.step()
         return model
 
@@ -93,8 +92,7 @@ class MembershipInference(Attack):
             with torch.inference_mode():
                 logits = model(_inputs(candidates.images[part]))
                 if seen.spec.dense:
-                    dense: Loss = loss_of(seen.spec.outputs, True, self._dense_loss)
-                    found.append(-dense(logits, labels).double().numpy())
+                    found.append(-loss(seen.loss)(logits, labels).double().numpy())
                 else:
                     found.append(logit_confidence(logits.double(), labels).numpy())
         return np.concatenate(found)

@@ -31,4 +31,5 @@ def terms_of_sum(terms: Sequence[PublicTerms]) -> PublicTerms:
         local_steps=terms[0].local_steps,
         expected_batch=float(batches.sum()),
         learning_rate=terms[0].learning_rate,
+        loss=terms[0].loss,
     )
