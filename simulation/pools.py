@@ -229,8 +229,10 @@ def deal_decoys(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose which targets are ranked and which decoys each of them gets.
 
-    Decoys come from the target's own site where the pool has enough of it, disjoint per target, the same number
-    for each; fewer targets are ranked where the pool would give each fewer than 19.
+    Decoys come from the target's own site, disjoint per target, the same number for each; fewer targets are ranked
+    where the pool would give each fewer than 19. An image of a common site is nearer to the public mean, and a hospital
+    often is a site: decoys of all sites would be told from the truth without any release. They serve only where the
+    pool has 19 images of none of the targets' sites.
 
     Args:
         pool: the scorer's images.
@@ -243,14 +245,15 @@ def deal_decoys(
         (positions of the ranked targets (t,), positions in the pool (t, m)); both empty where the pool has nothing.
     """
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(targets.ids))[: max(1, ranked)])
+    order, least = rng.permutation(len(targets.ids)), min(most, LEAST_DECOYS)
+    chosen = np.sort(order[: max(1, ranked)])
     count = min(len(chosen), max(1, len(pool) // LEAST_DECOYS))
     chosen = chosen[np.sort(rng.permutation(len(chosen))[:count])] if len(chosen) else chosen
-    sites = [str(s) for s in targets.sites[chosen]]
-    own = {site: rng.permutation(np.flatnonzero(pool.sites == site)).tolist() for site in sorted(set(sites))}
-    need = {site: sites.count(site) for site in own}
-    each = min([most, *(len(own[s]) // need[s] for s in own)], default=0)
-    if each < min(most, LEAST_DECOYS):  # too few of a site: all sites serve all targets
+    own, sites, each = _own_sites(pool, targets, chosen, most, rng)
+    if each < least and (fewer := _with_room(pool, targets, order, least)):
+        chosen = np.sort(np.array(fewer[: max(1, ranked)], dtype=np.int64))
+        own, sites, each = _own_sites(pool, targets, chosen, most, rng)
+    elif each < least:
         everything = rng.permutation(len(pool)).tolist()
         each = min(most, len(pool) // max(1, len(chosen)))
         own, sites = {"": everything}, [""] * len(chosen)
@@ -258,3 +261,24 @@ def deal_decoys(
         return np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
     dealt = [[own[site].pop() for _ in range(each)] for site in sites]
     return chosen.astype(np.int64), np.array(dealt, dtype=np.int64)
+
+
+def _own_sites(
+    pool: Records, targets: Targets, chosen: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> tuple[dict[str, list[int]], list[str], int]:
+    """Return the pool's images of the chosen targets' sites in a drawn order, each target's site, and decoys each."""
+    sites = [str(site) for site in targets.sites[chosen]]
+    own = {site: rng.permutation(np.flatnonzero(pool.sites == site)).tolist() for site in sorted(set(sites))}
+    return own, sites, min([most, *(len(own[site]) // sites.count(site) for site in own)], default=0)
+
+
+def _with_room(pool: Records, targets: Targets, order: NDArray[np.int64], least: int) -> list[int]:
+    """Return targets in this order, of every site no more than its images in the pool can serve with `least` each."""
+    room = {str(site): int(np.sum(pool.sites == site)) // max(1, least) for site in np.unique(targets.sites)}
+    kept: list[int] = []
+    for target in order.tolist():
+        site = str(targets.sites[target])
+        if room[site] > 0:
+            room[site] -= 1
+            kept.append(target)
+    return kept

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import Experiment, InputError
-from simulation.pools import Pools, attackable, attacked, deal_decoys, make_pools, targets_of
+from simulation.pools import Pools, Targets, attackable, attacked, deal_decoys, make_pools, targets_of
 from simulation.setup import Setup, prepare
 from tasks.base import Records
 
@@ -142,3 +142,37 @@ def test_an_empty_batch_has_no_targets_and_no_decoys(small):
     chosen, dealt = deal_decoys(make_pools(setup).decoys, empty, ranked=10, most=99, seed=0)
     assert chosen.shape == (0,)
     assert dealt.shape == (0, 0)
+
+
+def pool_of(**counts: int) -> Records:
+    """Records of which only the sites matter."""
+    sites = np.repeat(np.array(list(counts)), list(counts.values()))
+    names = np.array([f"image {i}" for i in range(len(sites))])
+    rows = np.arange(len(sites), dtype=np.int64)
+    blank: Any = np.zeros((len(sites), 3, 7, 7), dtype=np.uint8)
+    return Records(images=blank, labels=rows * 0, units=names, sites=sites, ids=names, rows=rows)
+
+
+def targets_at(**counts: int) -> Targets:
+    held = pool_of(**counts)
+    blank = np.zeros((len(held), 3, 7, 7), dtype=np.uint8)
+    return Targets(blank, held.ids.tolist(), held.sites, ("h",) * len(held), held.labels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_decoys_are_of_the_targets_own_site_though_other_sites_have_more(seed):
+    pool, targets = pool_of(a=40, b=160, c=18), targets_at(a=60, b=20, c=20)
+    chosen, dealt = deal_decoys(pool, targets, ranked=100, most=999, seed=seed)
+    assert np.array_equal(pool.sites[dealt], np.repeat(targets.sites[chosen][:, None], dealt.shape[1], axis=1))
+    assert dealt.shape[1] >= 19
+    assert len(np.unique(dealt)) == dealt.size
+    assert np.sum(targets.sites[chosen] == "a") == 2  # 40 of site a serve two targets
+    assert np.sum(targets.sites[chosen] == "b") == 8
+    few, _ = deal_decoys(pool, targets, ranked=3, most=999, seed=seed)
+    assert 1 <= len(few) <= 3
+
+
+def test_all_sites_serve_where_no_site_can():
+    chosen, dealt = deal_decoys(pool_of(a=18, b=18, c=60), targets_at(a=5, b=5), ranked=100, most=999, seed=0)
+    assert len(chosen) == 5
+    assert dealt.shape == (5, 19)
