@@ -57,15 +57,17 @@ def bounds_of(case: Case, decoys: int) -> dict[str, float | None]:
     """Return the formal bounds on identifying one of decoys + 1 candidates, None where no epsilon is claimed.
 
     They count every step up to the last attacked round, since what is sent in that round came out of all of them, and
-    hold for an image that is known to have been drawn in at least one attacked step; where several hospitals are
-    inside, for the one that the bound protects least.
+    hold for an image that is known to have been drawn in at least one attacked step of a release that came (of a
+    cohort not every hospital's does); where several hospitals are inside, for the one that the bound protects least.
     """
     members = case.trace.members
     plans, local = case.setup.plans, case.setup.experiment.training.local_steps
-    if not decoys or not all(plans[h].claims for h in members):
+    if not decoys or not any(case.released.values()) or not all(plans[h].claims for h in members):
         return {"bound_worst_case": None, "bound_relaxed": None}
-    steps, watched = case.trace.rounds[-1] * local, len(case.trace.rounds) * local
-    cases = {(quietest(case, h), plans[h].sample_rate) for h in members}
+    steps = case.trace.rounds[-1] * local
+    cases = {
+        (quietest(case, h), plans[h].sample_rate, len(rounds) * local) for h, rounds in case.released.items() if rounds
+    }
 
     def bound(threat: Threat) -> float:
         return max(
@@ -77,7 +79,7 @@ def bounds_of(case: Case, decoys: int) -> dict[str, float | None]:
                 prior=1 / (decoys + 1),
                 threat=threat,
             )
-            for noise, rate in cases
+            for noise, rate, watched in cases
         )
 
     return {"bound_worst_case": bound("worst_case"), "bound_relaxed": bound("relaxed")}

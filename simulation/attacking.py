@@ -52,6 +52,7 @@ class Case:
         pool: uint8 (p, channels, ...), views of the scorer's decoys.
         targets: the images behind the trace.
         pictures: where pictures go.
+        released: for each attacked hospital inside the trace, the rounds of the trace in which it released.
     """
 
     setup: Setup
@@ -63,6 +64,7 @@ class Case:
     pool: NDArray[np.uint8]
     targets: Targets
     pictures: Pictures
+    released: Mapping[str, Sequence[int]]
 
 
 def run_attacks(
@@ -102,12 +104,13 @@ def run_attacks(
         hospitals = attackable(setup, trace.members)
         if not hospitals:
             continue
-        targets = targets_of(setup, {h: [r for r in trace.rounds if (r, h) in released] for h in hospitals})
+        came = {h: [r for r in trace.rounds if (r, h) in released] for h in hospitals}
+        targets = targets_of(setup, came)
         for one in attacks:
             if one.yields == "labels" and len(hospitals) < len(trace.members):
                 continue  # the counts of a sum hold everybody's labels, the truth only the attacked hospitals'
             scorer = _scorer(one)
-            row, rows = scorer(Case(setup, view.placement, one, trace, public, pools, pool, targets, pictures))
+            row, rows = scorer(Case(setup, view.placement, one, trace, public, pools, pool, targets, pictures, came))
             results.summary.append(row)
             results.targets.extend(rows)
             check_bound(row)

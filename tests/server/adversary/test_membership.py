@@ -172,13 +172,14 @@ def case_of(small: Make, folder: Path, **sections: dict[str, Any]) -> Case:
     setup, pools = prepare(experiment), None
     pools = make_pools(setup)
     (trace,) = load_view(done.folder / "views", experiment.adversary).traces
-    targets = targets_of(setup, {name: [1, 2, 3] for name in trace.members})
+    released = {name: [1, 2, 3] for name in trace.members}
+    targets = targets_of(setup, released)
     rng = np.random.default_rng(0)
     public = replace(pools.public, targets=rng.integers(0, 2, len(pools.public.images)))
     run_folder = RunFolder(done.folder)
     lira = attack("membership", experiment.adversary)
     pictures = Pictures(run_folder, experiment)
-    return Case(setup, "release", lira, trace, public, pools, pools.public.images[:0], targets, pictures)
+    return Case(setup, "release", lira, trace, public, pools, pools.public.images[:0], targets, pictures, released)
 
 
 def test_a_live_run_is_scored_and_may_not_tell_more_than_its_ledger(
