@@ -12,8 +12,9 @@ def terms_of_sum(terms: Sequence[PublicTerms]) -> PublicTerms:
 
     FedSGD adds gradient sums: an image still weighs C at most, the noise multipliers add in squares, expected batches
     add. FedAvg's mean of differences, weighted by units, has the same terms where every hospital samples at the same
-    rate: an image weighs lr*C/B with B the total expected batch. (With equal batches and unequal hospitals an image
-    weighs more at a large one; the terms then hold for the average image.)
+    rate: an image weighs lr*C/B with B the total expected batch. With equal batches and unequal hospitals an image
+    weighs more at a large one, and so does its noise: the noise is what the weighted mean has, the weight of an image
+    that of the average one.
 
     Raises:
         ValueError: no terms, or hospitals of one round that clip or step differently.
@@ -26,10 +27,21 @@ def terms_of_sum(terms: Sequence[PublicTerms]) -> PublicTerms:
     rates = np.array([t.sample_rate for t in terms])
     return PublicTerms(
         clipping_norm=terms[0].clipping_norm,
-        noise_multiplier=float(np.sqrt(sum(t.noise_multiplier**2 for t in terms))),
+        noise_multiplier=_noise(terms),
         sample_rate=float(np.average(rates, weights=batches)) if batches.sum() > 0 else float(rates.mean()),
         local_steps=terms[0].local_steps,
         expected_batch=float(batches.sum()),
         learning_rate=terms[0].learning_rate,
         loss=terms[0].loss,
     )
+
+
+def _noise(terms: Sequence[PublicTerms]) -> float:
+    """Return s of the sum, or of the weighted mean in units of lr*C/B; a hospital has batch / rate units."""
+    noise = np.array([t.noise_multiplier for t in terms])
+    batches = np.array([t.expected_batch for t in terms])
+    rates = np.array([t.sample_rate for t in terms])
+    if terms[0].local_steps == 1 or len(set(rates.tolist())) == 1 or min(rates.min(), batches.min()) <= 0:
+        return float(np.sqrt(np.sum(noise**2)))
+    units = batches / rates
+    return float(batches.sum() / units.sum() * np.sqrt(np.sum((noise / rates) ** 2)))

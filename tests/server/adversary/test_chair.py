@@ -9,6 +9,7 @@ from configs.adversary import AdversarySettings
 from server.adversary.base import Addressee, PublicTerms, Trace, Weights
 from server.adversary.chair import EVERY_HOSPITAL, Chair
 from server.adversary.imprint import WEIGHT
+from server.adversary.nulls import noise_std
 from server.adversary.recording import recorded
 from server.adversary.terms import terms_of_sum
 from tests.server.adversary import hospital
@@ -94,3 +95,14 @@ def test_sums_of_hospitals_that_differ_are_refused() -> None:
         terms_of_sum([])
     with pytest.raises(ValueError, match="clip or step differently"):
         terms_of_sum([TERMS, PublicTerms(2.0, 0.5, 0.25, 1, 12.0, 0.0)])
+
+
+def test_the_noise_of_a_mean_weighted_by_units_is_that_of_unequal_hospitals() -> None:
+    units, batch, noise, rate = np.array([2000.0, 400.0]), 40.0, np.array([0.8, 1.1]), 0.1
+    terms = [PublicTerms(1.0, float(s), batch / n, 3, batch, rate) for n, s in zip(units, noise, strict=True)]
+    rng = np.random.default_rng(0)
+    steps = rng.standard_normal((20_000, 2, 3)) * (noise * rate / batch)[:, None]
+    mean = (steps.sum(axis=2) * units).sum(axis=1) / units.sum()
+    assert noise_std(terms_of_sum(terms)) == pytest.approx(float(mean.std()), rel=0.02)
+    whole = terms_of_sum([PublicTerms(1.0, float(s), 0.1, 3, 0.1 * n, rate) for n, s in zip(units, noise, strict=True)])
+    assert whole.noise_multiplier == pytest.approx(float(np.sqrt(np.sum(noise**2))))
