@@ -138,11 +138,12 @@ def test_another_descent_than_the_hospitals_stops_the_run(small: Make, tmp_path:
 
 
 def test_live_identification_keeps_below_the_bound_and_above_chance(small: Make, tmp_path: Path) -> None:
-    """Four hospitals, five targets each, 20 candidates: rates, bounds, and rows."""
+    """Four hospitals, 20 candidates: rates, bounds, and rows."""
     hits = ranked = 0
     bounds: list[float] = []
     settings = {"rounds": 2, "batch_size": None}
-    _, done, _ = run(small, tmp_path, task={"phantom_images": 400}, training=settings)
+    more = {"targets": 8, "public_images": 500}  # decoys of each site for as many targets
+    _, done, _ = run(small, tmp_path, task={"phantom_images": 400}, training=settings, adversary=more)
     for row in done.summary["attacks"]:
         check_bound(row)
         assert row["decoys"] == 19
