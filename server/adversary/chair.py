@@ -23,7 +23,7 @@ from server.adversary.base import (
 from server.adversary.placements import placement
 from server.adversary.recording import recorded, save_observation
 from server.adversary.registry import attack
-from server.adversary.terms import terms_of_sum
+from server.adversary.terms import terms_of_rounds, terms_of_sum
 from server.model import CORE
 from tasks.models import ModelSpec
 
@@ -158,7 +158,11 @@ class Chair:
             if before:
                 release = {name: before[0].release[name] + value for name, value in seen.release.items()}
                 rounds = (*before[0].rounds, seen.round)
-                seen = replace(before[0], round=seen.round, release=release, rounds=rounds)
+                terms = terms_of_rounds(before[0].terms, len(before[0].rounds), seen.terms)
+                members = tuple(sorted({*before[0].members, *seen.members}))
+                seen = replace(
+                    before[0], round=seen.round, release=release, rounds=rounds, terms=terms, members=members
+                )
             else:
                 seen = replace(seen, rounds=(seen.round,))
         save_observation(self._folder, seen, chosen)

@@ -1,6 +1,7 @@
 """Public terms of what is added up: several hospitals in one round, or several rounds of one source."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,6 +34,22 @@ def terms_of_sum(terms: Sequence[PublicTerms]) -> PublicTerms:
         expected_batch=float(batches.sum()),
         learning_rate=terms[0].learning_rate,
         loss=terms[0].loss,
+    )
+
+
+def terms_of_rounds(before: PublicTerms, count: int, now: PublicTerms) -> PublicTerms:
+    """Return the terms per round of one more round added to `count`: those of other hospitals where a cohort changes.
+
+    The noise adds in squares, so that its deviation over all rounds is the root of their number times that of one.
+    """
+    if now == before:
+        return before
+    noise = np.sqrt((count * before.noise_multiplier**2 + now.noise_multiplier**2) / (count + 1))
+    return replace(
+        before,
+        noise_multiplier=float(noise),
+        sample_rate=(count * before.sample_rate + now.sample_rate) / (count + 1),
+        expected_batch=(count * before.expected_batch + now.expected_batch) / (count + 1),
     )
 
 

@@ -106,3 +106,18 @@ def test_the_noise_of_a_mean_weighted_by_units_is_that_of_unequal_hospitals() ->
     assert noise_std(terms_of_sum(terms)) == pytest.approx(float(mean.std()), rel=0.02)
     whole = terms_of_sum([PublicTerms(1.0, float(s), 0.1, 3, 0.1 * n, rate) for n, s in zip(units, noise, strict=True)])
     assert whole.noise_multiplier == pytest.approx(float(np.sqrt(np.sum(noise**2))))
+
+
+def test_a_running_sum_of_changing_cohorts_has_everybody_inside_and_all_their_noise(tmp_path: Path) -> None:
+    seat = chair(tmp_path, placement="malicious_aggregate", keep="sum")
+    noise = {"a": 0.5, "b": 1.2, "c": 0.9}
+    cohorts = (("a", "b"), ("b", "c"), ("a", "b", "c"))
+    for number, cohort in enumerate(cohorts, 1):
+        seat.broadcast(number, hospital.SPEC, moved(0), TO)
+        terms = {name: PublicTerms(1.0, noise[name], 0.25, 1, 4.0, 0.0) for name in cohort}
+        seat.observe_sum(number, terms, {"a": np.ones(2)})
+    ((seen, _),) = recorded(tmp_path, "sum")
+    assert seen.members == ("a", "b", "c")
+    whole = np.sqrt(sum(noise[name] ** 2 for cohort in cohorts for name in cohort))
+    assert noise_std(seen.terms) * np.sqrt(len(seen.added)) == pytest.approx(whole)
+    assert seen.terms.expected_batch == pytest.approx(28 / 3)
