@@ -19,7 +19,7 @@ from tasks.registry import phantom
 from tasks.views import Views, draw_views, view
 
 PHANTOM_PUBLIC_SEED = 1_000_003  # never a hospital's phantom
-MOST_BYTES = 2**30  # of images that nobody trained on
+MOST_BYTES = 2**29  # of images that nobody trained on
 LEAST_PHANTOM = {"ham10000": 64, "radimagenet": 64, "msd_liver": 8}  # images or scans that a phantom has at least
 LEAST_DECOYS = 19  # per target, so that a single hit has p = .05
 
