@@ -73,7 +73,7 @@ def _square(row: Row | None, notes: list[str]) -> Square:
         return Square("cannot", (_reason(row, notes),))
     above = row["success"] - (row["success_null"] or 0.0)
     lines = [
-        f"{100 * above:+.0f}",
+        f"{round(100 * above):+d}",
         f"{row['hits']:,} of {row['n']:,}, null {percent(row['success_null'])}",
         f"95%: {percent(row['success_low'])}–{percent(row['success_high'])}",
     ]

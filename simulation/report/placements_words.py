@@ -128,17 +128,17 @@ def said_of(row: Row, key: str) -> str:
 
 
 def _seat_words(rows: Sequence[Row], placement: str) -> str:
-    """Write the strongest thing that one chair got: the first measure above its null, then the highest rate."""
+    """Write the worst that one chair got: the first measure above its null, images before the rest, then the rate."""
     order = ("success", "visible", "rank1", "identified_informed")
     above = [
-        (order.index(found[0]), -(row[found[0]] or 0.0), row)
+        (order.index(found[0]), row["yields"] != "images", -(row[found[0]] or 0.0), row)
         for row in rows
         if row["placement"] == placement
         if (found := findings(row))
     ]
     if not above:
         return ""
-    place, _, row = min(above, key=lambda entry: entry[:2])
+    place, _, _, row = min(above, key=lambda entry: entry[:3])
     return f"{SEATS.get(placement, placement)} ({row['attack']}) {said_of(row, order[place])}"
 
 
