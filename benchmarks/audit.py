@@ -107,7 +107,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for epsilon, rate, steps, canaries in QUICK if options.quick else GRID:
-        plan = Plan("x", 1000, 1000, rate, rate * 1000, 1.0, calibrated(epsilon, DELTA, rate, steps), steps, True)
+        noise = calibrated(epsilon, DELTA, rate, steps)
+        plan = Plan("x", 1000, 1000, rate, rate * 1000, 1.0, noise, noise, steps, True)
         for fault, patch in FAULTS.items():
             if canaries > 4000 and fault not in ("none", "noise halved"):
                 continue

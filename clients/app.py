@@ -50,7 +50,7 @@ def introduce(message: Message, context: Context) -> Message:
         sample_rate=plan.sample_rate,
         expected_batch=plan.expected_batch,
         clipping_norm=-1.0 if plan.clipping_norm is None else plan.clipping_norm,
-        noise_multiplier=plan.noise_multiplier,
+        noise_multiplier=plan.added,
         self_check=here.introduce(),
     )
     return Message(RecordDict({"reply": record}), reply_to=message)

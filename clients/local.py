@@ -84,7 +84,7 @@ def noisy_sum(engine: GradientEngine, records: Records, drawn: Draw, plan: Plan,
         total = engine.plain_sum(images, targets) / drawn.per_image
     else:
         total = engine.clipped_sum(images, targets, torch.from_numpy(drawn.groups), plan.clipping_norm)
-    if plan.noise_multiplier > 0:
+    if plan.added > 0:
         rng = np.random.default_rng(noise_seed)
         for part in total.split(NOISE_AT_ONCE):  # the same draws in the same order as all at once
             part.add_(plan.noise_std * torch.from_numpy(rng.standard_normal(len(part))))

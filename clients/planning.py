@@ -24,7 +24,8 @@ class Plan:
         sample_rate: q, the probability of a unit to be drawn in a step.
         expected_batch: q * units.
         clipping_norm: C, None where gradients are not clipped.
-        noise_multiplier: s; 0 without noise.
+        noise_multiplier: s that its ledger is charged with: of the noise on what others see; 0 without noise.
+        added: what the hospital itself adds to a sum, in clipping norms: s, or its share of it (`distributed`).
         steps: the most steps that the hospital will take in the run.
         claims: whether the mechanism claims an epsilon for it.
     """
@@ -36,13 +37,14 @@ class Plan:
     expected_batch: float
     clipping_norm: float | None
     noise_multiplier: float
+    added: float
     steps: int
     claims: bool
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on the sum of a step, per coordinate."""
-        return self.noise_multiplier * (1.0 if self.clipping_norm is None else self.clipping_norm)
+        """Standard deviation of the noise that the hospital adds to the sum of a step, per coordinate."""
+        return self.added * (1.0 if self.clipping_norm is None else self.clipping_norm)
 
 
 def sample_rates(units: Mapping[str, int], batch_size: float | None, batch: str) -> dict[str, float]:
@@ -82,6 +84,13 @@ def plans(experiment: Experiment, units: Mapping[str, int], records: Mapping[str
     rates = sample_rates(units, experiment.training.batch_size, experiment.training.batch)
     steps = experiment.training.rounds * experiment.training.local_steps
     clip = settings.clipping_norm if settings.clips else None
+    noise = {name: _noise(experiment, rates[name], steps) for name in units}
+    added = noise
+    if settings.mechanism == "distributed":
+        # One noise for all: each is as safe as the one that needs most. Below s / sqrt(m - t - d) a share never is.
+        noise = dict.fromkeys(units, max(noise.values()))
+        sharing = noise_shares(experiment, len(units))
+        added = {name: s / math.sqrt(sharing) for name, s in noise.items()}
     return {
         name: Plan(
             hospital=name,
@@ -90,7 +99,8 @@ def plans(experiment: Experiment, units: Mapping[str, int], records: Mapping[str
             sample_rate=rates[name],
             expected_batch=rates[name] * units[name],
             clipping_norm=clip,
-            noise_multiplier=_noise(experiment, rates[name], steps),
+            noise_multiplier=noise[name],
+            added=added[name],
             steps=steps,
             claims=settings.claims,
         )
@@ -98,10 +108,33 @@ def plans(experiment: Experiment, units: Mapping[str, int], records: Mapping[str
     }
 
 
+def noise_shares(experiment: Experiment, hospitals: int) -> int:
+    """Return over how many shares `distributed` spreads the noise: cohort less colluders less tolerated dropouts.
+
+    Guarantee: a sum that is opened holds at least so many shares that no colluder knows, since hospitals unmask no
+    sum of fewer than cohort less `privacy.dropouts`.
+    Assumes: at most `privacy.colluders` hospitals tell the server (or keep for themselves) what they added. Each
+    hospital knows its own, so that 0 colluders protect from the server and the public, not from the others.
+
+    Raises:
+        InputError: if none is left.
+    """
+    settings, cohort = experiment.privacy, experiment.cohort_size(hospitals)
+    sharing = cohort - settings.colluders - settings.dropouts
+    if sharing < 1:
+        raise InputError(
+            f"privacy.colluders: with {cohort} hospitals a round, {settings.colluders} colluders and "
+            f"{settings.dropouts} dropouts nobody is left whose noise protects; lower one of them."
+        )
+    return sharing
+
+
 def plan_deal(experiment: Experiment, parts: Deal) -> dict[str, Plan]:
-    """Return the plan of every hospital of a deal."""
-    units = {h.name: len(h.records.unit_rows(experiment.unit)) for h in parts.hospitals}
-    return plans(experiment, units, {h.name: len(h.records) for h in parts.hospitals})
+    """Return the plan of every hospital that trains; one that trains alone plans as it would in its federation."""
+    planning = parts.federation if experiment.privacy.mechanism == "alone" else parts.hospitals
+    units = {h.name: len(h.records.unit_rows(experiment.unit)) for h in planning}
+    found = plans(experiment, units, {h.name: len(h.records) for h in planning})
+    return {h.name: found[h.name] for h in parts.hospitals}
 
 
 def _noise(experiment: Experiment, sample_rate: float, steps: int) -> float:
@@ -113,9 +146,9 @@ def _noise(experiment: Experiment, sample_rate: float, steps: int) -> float:
         return 0.0
     if settings.noise_multiplier is not None:
         return settings.noise_multiplier
-    if settings.epsilon is None:
+    if settings.budget is None:
         raise InputError(f"privacy.epsilon: mechanism '{settings.mechanism}' needs a budget.")
-    return calibrated(settings.epsilon, settings.delta, sample_rate, steps)
+    return calibrated(settings.budget, settings.delta, sample_rate, steps)
 
 
 @functools.lru_cache(maxsize=1024)

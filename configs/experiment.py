@@ -7,9 +7,10 @@ from typing import Literal, Self, final
 from pydantic import Field, field_validator, model_validator
 
 from configs.adversary import AdversarySettings, AttackName, Placement
-from configs.section import Section
+from configs.section import Positive, Section
 from configs.sections import (
     PHANTOM,
+    TWINS,
     HospitalSettings,
     Mechanism,
     PrivacySettings,
@@ -74,7 +75,39 @@ class Experiment(Section):
             )
         if self.training.secure_sum:
             self._can_be_summed()
+        self._mechanism_fits()
         return self
+
+    def _mechanism_fits(self) -> None:
+        """Refuse settings under which a mechanism would not protect what it claims to."""
+        mechanism, training = self.privacy.mechanism, self.training
+        if (self.hospitals.only is not None) != (mechanism == "alone"):
+            raise ValueError(
+                "hospitals.only: mechanism 'alone', and no other, trains one hospital by itself; name the hospital "
+                "there (fedward budgets does it for each)"
+            )
+        if mechanism in TWINS and training.secure_sum:
+            raise ValueError(f"training.secure_sum: mechanism '{mechanism}' has one place only and nothing to sum")
+        if mechanism == "distributed" and not training.secure_sum:
+            raise ValueError(
+                "training.secure_sum: mechanism 'distributed' splits its noise over the hospitals, which protects "
+                "inside a secure sum only; set it to true"
+            )
+        if mechanism == "distributed" and training.local_steps != 1:
+            raise ValueError(
+                f"training.local_steps: mechanism 'distributed' means one noisy sum per step, so 1 and not "
+                f"{training.local_steps}: later steps start from a point that only a share of the noise hides"
+            )
+        if mechanism == "central" and training.secure_sum:
+            raise ValueError(
+                "training.secure_sum: mechanism 'central' clips each hospital's update at the server, which does not "
+                "see it in a secure sum; set it to false"
+            )
+        if mechanism == "central" and training.stragglers:
+            raise ValueError(
+                "training.stragglers: mechanism 'central' prices a hospital that takes part whenever it is drawn; "
+                "leave it at 0"
+            )
 
     def _can_be_summed(self) -> None:
         """Refuse settings under which hospitals would refuse every sum, or a view would be wrong."""
@@ -135,7 +168,14 @@ class Experiment(Section):
             taking_part: those that advertised their keys for the round.
         """
         least = max(self.training.fewest_releases(hospitals), self.hospitals.smallest_sum)
+        if self.privacy.mechanism == "distributed":
+            # Below it the shares of noise that are left do not reach what the ledgers are charged.
+            least = max(least, self.cohort_size(hospitals) - self.privacy.dropouts)
         return max(least, 2 * taking_part // 3 + 1)
+
+    def cohort_size(self, hospitals: int) -> int:
+        """Return how many of so many hospitals are asked in a round."""
+        return min(self.training.cohort or hospitals, hospitals)
 
     def digest(self) -> str:
         """Return the sha256 of everything that may change a result.
@@ -169,6 +209,12 @@ class StudyAxes(Section):
     placements: tuple[Placement, ...] = ()
     attacks: tuple[AttackName, ...] = ()
     seeds: tuple[int, ...] = ()
+    noise_of: Positive | None = Field(
+        default=None, description="epsilon of the cell whose noise `noise_only` takes; empty: the smallest budget"
+    )
+    tolerance: Positive = Field(
+        default=0.02, description="of the recommended budget: how much of the leading metric privacy may cost"
+    )
 
     @field_validator("budgets")
     @classmethod

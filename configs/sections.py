@@ -14,7 +14,12 @@ from configs.section import Positive, Probability, Section
 PHANTOM = "phantom"
 
 TaskName = Literal["ham10000", "radimagenet", "msd_liver"]
-Mechanism = Literal["none", "clip_only", "noise_only", "local", "pooled"]
+Mechanism = Literal["none", "clip_only", "noise_only", "local", "distributed", "central", "pooled", "alone"]
+# Those that clip and price each record's influence; `central` prices a whole hospital's.
+PER_RECORD: tuple[Mechanism, ...] = ("local", "distributed", "pooled", "alone")
+PRICED: tuple[Mechanism, ...] = (*PER_RECORD, "central")
+# Those whose data stand elsewhere than in the federation: they exist without privacy too, as twins to compare with.
+TWINS: tuple[Mechanism, ...] = ("pooled", "alone")
 ModelName = Literal["resnet9", "wide_resnet", "scattering", "convnet", "unet"]
 LossName = Literal["binary", "categorical", "dice", "dice_ce"]
 Unit = Literal["image", "lesion", "scan"]
@@ -90,6 +95,7 @@ class HospitalSettings(Section):
     count: int | None = Field(default=None, ge=1, le=100_000, description="number of hospitals; natural: leave empty")
     alpha: Positive = Field(default=0.5, description="concentration of the Dirichlet label or size skew")
     max_records: int | None = Field(default=None, ge=1, description="keep at most so many images at each hospital")
+    only: str | None = Field(default=None, description="mechanism alone: the one hospital that trains, by its name")
     min_units: int = Field(default=1, ge=1, description="a deal that leaves a hospital with fewer units is refused")
     vetting: Literal["off", "refuse"] = Field(
         default="off", description="refuse: a hospital declines a model other than the agreed one"
@@ -149,37 +155,61 @@ class PrivacySettings(Section):
     """Which mechanism protects whom, and its budget."""
 
     mechanism: Mechanism = "none"
-    epsilon: Positive | None = None
+    epsilon: Positive | Literal["none"] | None = Field(
+        default=None, description="'none': pooled and alone without privacy, to compare with"
+    )
     delta: float = Field(default=8e-7, gt=0, lt=1)
     noise_multiplier: Positive | None = Field(default=None, description="instead of epsilon: noise std / clipping norm")
     clipping_norm: Positive = 1.0
+    update_norm: Positive | None = Field(
+        default=None, description="central: most that a hospital's mean update may weigh; empty: the clipping norm"
+    )
+    colluders: int = Field(
+        default=1, ge=0, description="distributed: hospitals that may tell the server their noise; each knows its own"
+    )
+    dropouts: int = Field(default=0, ge=0, description="distributed: hospitals whose noise may be missing from a sum")
     unit: Unit | None = Field(
         default=None, description="what is drawn, clipped and protected as one; empty: image (msd_liver: scan)"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "PrivacySettings":
-        priced = self.mechanism in ("local", "pooled")
+        priced = self.mechanism in PRICED
         given = (self.epsilon is not None) + (self.noise_multiplier is not None)
         if priced and given != 1:
-            raise ValueError(f"mechanism '{self.mechanism}' needs one of epsilon and noise_multiplier")
+            also = " (or epsilon: none, to train without privacy)" if self.mechanism in TWINS else ""
+            raise ValueError(f"mechanism '{self.mechanism}' needs one of epsilon and noise_multiplier{also}")
+        if self.epsilon == "none" and self.mechanism not in TWINS:
+            raise ValueError(f"epsilon 'none' is for {' and '.join(TWINS)}; set mechanism: none instead")
         if self.mechanism == "noise_only" and self.noise_multiplier is None:
             raise ValueError("mechanism 'noise_only' needs noise_multiplier (it has no epsilon: nothing is clipped)")
         if not priced and self.epsilon is not None:
             raise ValueError(f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism")
         if self.mechanism in ("none", "clip_only") and self.noise_multiplier is not None:
             raise ValueError(f"mechanism '{self.mechanism}' adds no noise; leave noise_multiplier empty")
+        if self.update_norm is not None and self.mechanism != "central":
+            raise ValueError("update_norm is for mechanism 'central'; leave it empty")
         return self
+
+    @property
+    def budget(self) -> float | None:
+        """The epsilon asked for; None where none is, or where the noise is given instead."""
+        return None if self.epsilon == "none" else self.epsilon
+
+    @property
+    def claims(self) -> bool:
+        """Whether the mechanism claims an epsilon for each record."""
+        return self.mechanism in PER_RECORD and self.epsilon != "none"
 
     @property
     def clips(self) -> bool:
         """Whether gradients are clipped per unit."""
-        return self.mechanism in ("clip_only", "local", "pooled")
+        return self.mechanism == "clip_only" or self.claims
 
     @property
-    def claims(self) -> bool:
-        """Whether the mechanism claims an epsilon."""
-        return self.mechanism in ("local", "pooled")
+    def update_bound(self) -> float:
+        """S of mechanism `central`: the norm that a hospital's mean update is clipped to."""
+        return self.update_norm or self.clipping_norm
 
 
 @final

@@ -93,11 +93,14 @@ def quietest(case: Case, hospital: str) -> float:
     noise of everybody inside, at least of as many hospitals as a round needs to count.
     """
     plans, training = case.setup.plans, case.setup.experiment.training
-    own = plans[hospital].noise_multiplier
+    own = plans[hospital].added
     if len(case.trace.members) == 1 or training.local_steps > 1:
         return own
-    others = sorted(plans[h].noise_multiplier for h in case.trace.members if h != hospital)
-    fewest = training.fewest_releases(len(plans)) - (len(plans) - len(case.trace.members))
+    others = sorted(plans[h].added for h in case.trace.members if h != hospital)
+    fewest = training.fewest_releases(len(plans))
+    if training.secure_sum:  # of those that could take part: fewer were never opened
+        fewest = max(fewest, case.setup.experiment.sum_threshold(len(plans), fewest))
+    fewest -= len(plans) - len(case.trace.members)
     return math.sqrt(own**2 + sum(s**2 for s in others[: max(fewest - 1, 0)]))
 
 

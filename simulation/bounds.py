@@ -183,9 +183,9 @@ def _pooled(setup: "Setup", candidates: int | None, images: Mapping[str, Any]) -
     rate, steps = min(1.0, sum(p.expected_batch for p in plans) / units), plans[0].steps
     loudest = max(p.noise_multiplier for p in plans)
     rows = [("all rounds, equal noise", loudest)]
-    if experiment.privacy.epsilon is not None:
+    if experiment.privacy.budget is not None:
         noise = privacy.noise_multiplier(
-            epsilon=experiment.privacy.epsilon, delta=experiment.privacy.delta, sample_rate=rate, steps=steps
+            epsilon=experiment.privacy.budget, delta=experiment.privacy.delta, sample_rate=rate, steps=steps
         )
         rows.insert(0, ("all rounds, equal epsilon", noise))
     return [Seen("pooled twin", what, noise, rate, steps, candidates or units, **images) for what, noise in rows]

@@ -44,6 +44,11 @@ def audit(
             f"privacy.mechanism: '{experiment.privacy.mechanism}' claims no epsilon, so there is nothing to audit; "
             "set local and a budget."
         )
+    if experiment.privacy.mechanism == "distributed":
+        raise InputError(
+            "privacy.mechanism: 'distributed' claims its epsilon for the secure sum, not for what one hospital adds to "
+            "it, and one hospital is what is audited; set local, whose releases are made alike."
+        )
     plan = _chosen(prepare(experiment).plans, hospital)
     found = audit_plan(
         plan, experiment.training, delta=experiment.privacy.delta, canaries=canaries, steps=steps, seed=seed

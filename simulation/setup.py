@@ -25,7 +25,10 @@ class Setup:
         task: its task.
         deal: training records by hospital.
         heldout: the records that utility is measured on.
-        heldout_by_hospital: positions in `heldout` that belong to each hospital's site or deal.
+        heldout_by_hospital: positions in `heldout` that belong to each hospital's site or deal; all, where the data
+            are pooled.
+        shares: the same for every hospital of the federation, also where the data are pooled or one trains alone:
+            what the same people are compared on.
         plans: by hospital.
         fingerprint: of the dataset.
         notes: what was left out of the dataset and why, and what it cannot tell, a sentence each.
@@ -36,6 +39,7 @@ class Setup:
     deal: Deal
     heldout: Records
     heldout_by_hospital: dict[str, list[int]]
+    shares: dict[str, list[int]]
     plans: dict[str, Plan]
     fingerprint: str
     notes: tuple[str, ...] = ()
@@ -52,6 +56,7 @@ def prepare(experiment: Experiment) -> Setup:
     splits = task.load()
     training, heldout = splits.parts(experiment.task.holdout)
     dealt = deal_experiment(experiment, training)
+    shares = _shares(experiment, [h.name for h in dealt.federation], heldout)
     names = [h.name for h in dealt.hospitals]
     _check_quorum(experiment, names)
     if experiment.adversary.placement != "none":
@@ -61,7 +66,8 @@ def prepare(experiment: Experiment) -> Setup:
         task=task,
         deal=dealt,
         heldout=heldout,
-        heldout_by_hospital=_heldout_parts(experiment, dealt, heldout),
+        heldout_by_hospital=_of_places(names, shares, heldout),
+        shares=shares,
         plans=plan_deal(experiment, dealt),
         fingerprint=splits.fingerprint,
         notes=splits.notes,
@@ -88,17 +94,21 @@ def _check_quorum(experiment: Experiment, names: list[str]) -> None:
         raise InputError("training.stragglers: with probability 1 no hospital ever answers; lower it.")
 
 
-def _heldout_parts(experiment: Experiment, dealt: Deal, heldout: Records) -> dict[str, list[int]]:
-    """Say which held-out records stand for which hospital: its own site's, or an equal deal."""
-    names = [h.name for h in dealt.hospitals]
-    if len(names) == 1:
-        return {names[0]: list(range(len(heldout)))}
+def _shares(experiment: Experiment, federation: list[str], heldout: Records) -> dict[str, list[int]]:
+    """Say which held-out records stand for which hospital of the federation: its own site's, or an equal deal."""
     if experiment.hospitals.partition == "natural":
-        return {name: np.flatnonzero(heldout.sites == name).tolist() for name in names}
-    settings = experiment.hospitals.model_copy(update={"max_records": None, "min_units": 1})
+        return {name: np.flatnonzero(heldout.sites == name).tolist() for name in federation}
+    if len(federation) == 1:
+        return {federation[0]: list(range(len(heldout)))}
+    settings = experiment.hospitals.model_copy(update={"max_records": None, "min_units": 1, "only": None})
     try:
         parts = deal(heldout, settings, experiment.seed)
     except InputError:  # fewer held-out units than hospitals: utility is global only
-        return {name: [] for name in names}
+        return {name: [] for name in federation}
     position = {int(row): i for i, row in enumerate(heldout.rows)}
     return {h.name: sorted(position[int(row)] for row in h.records.rows) for h in parts.hospitals}
+
+
+def _of_places(places: list[str], shares: dict[str, list[int]], heldout: Records) -> dict[str, list[int]]:
+    """Return each place's share; a place that is none of the federation's hospitals (`pooled`) has all of it."""
+    return {name: shares[name] if name in shares else list(range(len(heldout))) for name in places}

@@ -69,6 +69,7 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
                 "unit": setup.experiment.unit,
                 "sample_rate": plan.sample_rate,
                 "noise_multiplier": plan.noise_multiplier,
+                "noise_added": plan.added,
                 "clipping_norm": plan.clipping_norm,
                 "steps": ledger.steps(),
                 "releases": len(ledger.entries),

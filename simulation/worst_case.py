@@ -175,13 +175,13 @@ class WorstCase:
         return found
 
     def _clean(self, model: GradientEngine, drawn: Draw) -> torch.Tensor:
-        return noisy_sum(model, self.records, drawn, replace(self.plan, noise_multiplier=0.0), 0)
+        return noisy_sum(model, self.records, drawn, replace(self.plan, added=0.0), 0)
 
     def _observation(self, seen: Observation, model: GradientEngine, noise: torch.Tensor) -> Observation:
         """Return a step as an observation of a batch of one, at the weights that the model has now."""
         weights = {name: value.detach().cpu().numpy().copy() for name, value in model.model.state_dict().items()}
         plan = self.plan
-        terms = PublicTerms(plan.clipping_norm, plan.noise_multiplier, plan.sample_rate, 1, 1.0, 0.0)
+        terms = PublicTerms(plan.clipping_norm, plan.added, plan.sample_rate, 1, 1.0, 0.0)
         release = {name: value.numpy() for name, value in model.by_name(noise).items()}
         return Observation(seen.round, seen.hospital, seen.spec, weights, release, terms)
 

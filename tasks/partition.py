@@ -33,12 +33,19 @@ class Deal:
     """How records were dealt.
 
     Attributes:
-        hospitals: sorted by name; no unit stands in two of them.
+        hospitals: those that train, sorted by name; no unit stands in two of them.
         leftover: the records that `max_records` cut away, whole units; empty without it.
+        twin_of: the federation that was dealt, where something else trains in its place (`pooled`, `alone`).
     """
 
     hospitals: tuple[Hospital, ...]
     leftover: Records
+    twin_of: tuple[Hospital, ...] = ()
+
+    @property
+    def federation(self) -> tuple[Hospital, ...]:
+        """All hospitals of the federation, whoever trains."""
+        return self.twin_of or self.hospitals
 
 
 def deal(records: Records, settings: HospitalSettings, seed: int) -> Deal:

@@ -75,7 +75,7 @@ def test_masks_are_aes_in_counter_mode_by_another_library_and_come_off_again(siz
 # --- ranges, against the worst that the optimisers can do
 
 
-PLAN = Plan("a", 30, 30, 0.2, 6.0, clipping_norm=1.5, noise_multiplier=2.0, steps=10, claims=True)
+PLAN = Plan("a", 30, 30, 0.2, 6.0, clipping_norm=1.5, noise_multiplier=2.0, added=2.0, steps=10, claims=True)
 
 
 def test_the_range_of_a_gradient_sum_is_every_unit_at_the_clip_and_forty_standard_deviations() -> None:

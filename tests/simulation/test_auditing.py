@@ -29,7 +29,7 @@ noisy_sum, draws_of_round = local.noisy_sum, local.draws_of_round
 
 def plan_of(epsilon: float, rate: float, steps: int, clip: float = 1.0) -> Plan:
     noise = calibrated(epsilon, DELTA, rate, steps)
-    return Plan("somewhere", 900, 900, rate, 900 * rate, clip, noise, steps, True)
+    return Plan("somewhere", 900, 900, rate, 900 * rate, clip, noise, noise, steps, True)
 
 
 SAMPLED = plan_of(8.0, 0.1, 20)
