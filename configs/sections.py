@@ -146,8 +146,11 @@ class TrainingSettings(Section):
 
     def fewest_releases(self, hospitals: int) -> int:
         """Return with how few releases a round counts, of so many hospitals."""
-        size = min(self.cohort or hospitals, hospitals)
-        return max(1, math.ceil(self.quorum * size - 1e-9)) if self.quorum <= 1 else int(self.quorum)
+        return max(1, self.fewest_of(min(self.cohort or hospitals, hospitals)))
+
+    def fewest_of(self, asked: int) -> int:
+        """Return with how few releases a round counts in which so many hospitals were asked; of none, none."""
+        return math.ceil(self.quorum * asked - 1e-9) if self.quorum <= 1 else min(int(self.quorum), asked)
 
 
 @final

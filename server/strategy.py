@@ -1,7 +1,8 @@
 """The federation's strategy: who is asked what in a round, and what becomes of the releases."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from typing import cast, final
+from typing import Any, cast, final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -13,6 +14,7 @@ from configs import derive
 from server.adversary.base import Addressee, PublicTerms
 from server.adversary.chair import Chair
 from server.aggregation import FixedPointSum
+from server.central import CentralNoise, central_plan
 from server.events import EventLog
 from server.model import FlatModel
 from server.optimizer import ServerOptimizer
@@ -45,18 +47,30 @@ class HospitalStrategy(Strategy):
         self._optimizer = optimizer
         self._chair = chair
         self._events = events
+        self._central: CentralNoise | None = None
+        if settings.experiment.privacy.mechanism == "central":
+            plan = central_plan(settings.experiment, len(members))
+            self._central = CentralNoise(plan, settings.root, settings.digest[:16], settings.folder)
 
     def cohort(self, server_round: int) -> list[Member]:
-        """Return the hospitals that are asked in a round, in the order of their names."""
+        """Return the hospitals that are asked in a round, in the order of their names.
+
+        A cohort has the size that is set; under `central` each hospital is drawn by itself, as its price assumes.
+        """
         members = list(self._members.values())
         size = self._training.cohort
         if size is None or size >= len(members):
             return members
         drawer = np.random.default_rng(derive(self._settings.root, "cohort", server_round))
+        if self._central is not None:
+            drawn = drawer.random(len(members)) < self._central.plan.sample_rate
+            return [member for member, asked in zip(members, drawn, strict=True) if asked]
         return [members[i] for i in sorted(drawer.choice(len(members), size=size, replace=False))]
 
-    def needed(self) -> int:
+    def needed(self, server_round: int = 1) -> int:
         """Return how many releases a round needs to count."""
+        if self._central is not None:
+            return self._training.fewest_of(len(self.cohort(server_round)))
         if self._training.secure_sum:
             return self._settings.experiment.sum_threshold(len(self._members), len(self.cohort(1)))
         return self._training.fewest_releases(len(self._members))
@@ -116,8 +130,9 @@ class HospitalStrategy(Strategy):
                 continue
             released.add(hospital)
             self._events.write("released", round=server_round, hospital=hospital)
-        metrics = MetricRecord({"releases": len(released), "needed": self.needed()})
-        if len(released) < self.needed():
+        needed = self.needed(server_round)
+        metrics = MetricRecord({"releases": len(released), "needed": needed})
+        if len(released) < needed:
             return None, metrics
         self._step(server_round, total.total(), sorted(released))
         return self.arrays(), metrics
@@ -153,14 +168,40 @@ class HospitalStrategy(Strategy):
     def _step(self, server_round: int, total: NDArray[np.float64], released: list[str]) -> None:
         """Take the server's step along the sum of the weighted releases; let the chair see it, with what undoes it."""
         before = self._named()
-        self._optimizer.step(total / sum(self._weight(self._members[h])[1] for h in released))
         weights = {h: self._weight(self._members[h]) for h in released}
         divisor = sum(share for _, share in weights.values())
+        mean = total / divisor if self._central is None else self._noisy(server_round, total, released, before)
+        self._optimizer.step(mean)
         training = self._training
         rate = training.server_learning_rate if training.local_steps > 1 else -training.learning_rate
-        scale = divisor / rate if training.server_optimizer == "average" else None
+        undone = training.server_optimizer == "average" and self._central is None
         factors = {h: factor for h, (factor, _) in weights.items()}
-        self._chair.after(server_round, before, self._named(), self._terms(released), factors, scale)
+        self._chair.after(
+            server_round,
+            before,
+            self._named(),
+            self._terms(released),
+            factors,
+            divisor / rate if undone else None,
+            self.server_noise(),
+        )
+
+    def _noisy(
+        self, server_round: int, total: NDArray[np.float64], released: list[str], before: Mapping[str, NDArray[Any]]
+    ) -> NDArray[np.float64]:
+        assert self._central is not None
+        digest = hashlib.sha256()
+        for name in sorted(before):
+            digest.update(name.encode() + before[name].tobytes())
+        return self._central.mean(server_round, total, released, digest.hexdigest())
+
+    def server_noise(self) -> float:
+        """Return the deviation of the server's own noise, in units of a sum of gradients; 0 without it."""
+        if self._central is None:
+            return 0.0
+        batch = sum(member.terms.expected_batch for member in self._members.values())
+        rate = self._training.learning_rate if self._training.local_steps > 1 else 1.0
+        return self._central.plan.noise_on_mean * batch / rate
 
     def arrays(self) -> ArrayRecord:
         """Return the global weights as float32 arrays by name."""
@@ -189,7 +230,11 @@ class HospitalStrategy(Strategy):
         member = self._members[hospital]
         try:
             vector = self._model.flat(update)
-            total.add(vector * self._weight(member)[0])
+            if self._central is None:
+                total.add(vector * self._weight(member)[0])
+            else:
+                alone = max(member.terms.expected_batch, 1e-12) if self._training.local_steps == 1 else 1.0
+                total.add(self._central.clipped(vector / alone))
         except ValueError as error:
             return f"rejected: {error}"
         self._chair.observe(server_round, hospital, member.terms, cast("dict[str, NDArray[np.float64]]", update))

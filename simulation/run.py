@@ -29,7 +29,7 @@ from simulation.pools import Pools, make_pools
 from simulation.progress import ProgressDisplay
 from simulation.setup import Setup, prepare
 from simulation.subgroups import utility, write_subgroups
-from simulation.tables import flat, hospital_rows, rounds_table, utility_after
+from simulation.tables import central_row, flat, hospital_rows, rounds_table, utility_after
 from simulation.watching import Watcher
 
 
@@ -192,6 +192,7 @@ def _finish(
         "notes": list(setup.notes),
         "public_data": pools.public.description if pools is not None else None,
         "hospitals": hospitals,
+        "central": central_row(setup, folder),
         "attacks": attacks.summary,
     }
     from simulation.report.words import run_words

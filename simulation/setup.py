@@ -8,6 +8,7 @@ import numpy as np
 import tasks
 from clients.planning import Plan, plan_deal
 from configs import Experiment, InputError
+from server.central import central_plan
 from simulation.seating import check_adversary
 from tasks.base import Records, Task
 from tasks.dealing import deal_experiment
@@ -61,6 +62,8 @@ def prepare(experiment: Experiment) -> Setup:
     _check_quorum(experiment, names)
     if experiment.adversary.placement != "none":
         check_adversary(experiment, task, names)
+    if experiment.privacy.mechanism == "central":
+        central_plan(experiment, len(names))  # a budget that no noise reaches is said before anything is written
     return Setup(
         experiment=experiment,
         task=task,

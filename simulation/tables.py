@@ -9,6 +9,7 @@ import pandas as pd
 
 from clients.site import ledger_file
 from privacy import Epsilon, Ledger
+from server.central import central_plan, ledger_of
 from server.events import read_events
 from simulation.evaluation import names_of
 from simulation.folder import RunFolder
@@ -85,6 +86,29 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
             }
         )
     return rows
+
+
+def central_row(setup: Setup, folder: RunFolder) -> dict[str, Any] | None:
+    """Return what a run under `central` promises each hospital, by the server's ledger; None for other mechanisms."""
+    settings = setup.experiment.privacy
+    if settings.mechanism != "central":
+        return None
+    plan = central_plan(setup.experiment, len(setup.plans))
+    path = ledger_of(folder.path)
+    ledger = Ledger.open(path)
+    price = ledger.price(settings.delta)
+    return {
+        "unit": "hospital",
+        "noise_multiplier": plan.noise_multiplier,
+        "noise_on_mean": plan.noise_on_mean,
+        "update_bound": plan.update_bound,
+        "sample_rate": plan.sample_rate,
+        "steps": ledger.steps(),
+        "delta": settings.delta,
+        "epsilon": _claim(price),
+        "epsilon_opacus_rdp": _number(price.opacus_rdp),
+        "ledger": str(path.relative_to(folder.path)),
+    }
 
 
 def largest_unit(setup: Setup, hospital: str) -> int:

@@ -23,7 +23,7 @@ from server.adversary.base import (
 from server.adversary.placements import placement
 from server.adversary.recording import recorded, save_observation
 from server.adversary.registry import attack
-from server.adversary.terms import terms_of_rounds, terms_of_sum
+from server.adversary.terms import terms_of_rounds, terms_of_sum, with_noise
 from server.model import CORE
 from tasks.models import ModelSpec
 
@@ -107,6 +107,7 @@ class Chair:
         terms: Mapping[str, PublicTerms],
         factors: Mapping[str, float],
         scale: float | None,
+        server_noise: float = 0.0,
     ) -> None:
         """Record the global model before and after an attacked round.
 
@@ -118,12 +119,13 @@ class Chair:
             factors: what each release was multiplied with.
             scale: what turns the step into the sum of the multiplied releases; None where the server's optimiser
                 cannot be undone.
+            server_noise: deviation of noise that the server added to the sum of gradients, in their own units.
         """
-        if round_number not in self._sent:
+        if round_number not in self._sent or not terms:  # nobody was asked: the step is the server's noise
             return
         spec, _ = self._sent[round_number]
         step = _difference(before, now)
-        whole = terms_of_sum(list(terms.values()))
+        whole = with_noise(terms_of_sum(list(terms.values())), server_noise)
         seen = Observation(
             round_number, EVERY_HOSPITAL, replace(spec, block=None), before, step, whole, tuple(sorted(terms))
         )
@@ -131,13 +133,18 @@ class Chair:
         save_observation(self._folder, seen, "step", terms=said, factors=dict(factors), scale=scale)
 
     def finish(
-        self, first: tuple[ModelSpec, Weights], last: Weights, terms: Mapping[str, PublicTerms], rounds: int
+        self,
+        first: tuple[ModelSpec, Weights],
+        last: Weights,
+        terms: Mapping[str, PublicTerms],
+        rounds: int,
+        server_noise: float = 0.0,
     ) -> None:
-        """Record the first model and the one that is handed out."""
+        """Record the first model and the one that is handed out; `server_noise` as in `after`."""
         if not self._rounds:
             return
         spec, before = first
-        whole = terms_of_sum(list(terms.values()))
+        whole = with_noise(terms_of_sum(list(terms.values())), server_noise)
         everything = tuple(range(1, rounds + 1))
         step = _difference(before, last)
         seen = Observation(rounds, EVERY_HOSPITAL, spec, before, step, whole, tuple(sorted(terms)), everything)

@@ -37,6 +37,12 @@ def terms_of_sum(terms: Sequence[PublicTerms]) -> PublicTerms:
     )
 
 
+def with_noise(terms: PublicTerms, deviation: float) -> PublicTerms:
+    """Return the terms with noise of this deviation added to the sum, beside the hospitals' own."""
+    clip = 1.0 if terms.clipping_norm is None else terms.clipping_norm
+    return replace(terms, noise_multiplier=float(np.hypot(terms.noise_multiplier, deviation / clip)))
+
+
 def terms_of_rounds(before: PublicTerms, count: int, now: PublicTerms) -> PublicTerms:
     """Return the terms per round of one more round added to `count`: those of other hospitals where a cohort changes.
 
