@@ -158,10 +158,11 @@ def calibrated(epsilon: float, delta: float, sample_rate: float, steps: int) -> 
     Rounded up to seven significant digits: the last bits of a calibration depend on how many threads its linear
     algebra had, and a hospital that restarts elsewhere must not find that its own ledger disagrees with it.
     """
-    value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
-    if not math.isfinite(value):
+    try:
+        value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+    except ValueError as error:
         raise InputError(
             f"privacy.epsilon: no noise reaches epsilon {epsilon:g} at delta {delta:g}; raise one of them."
-        )
+        ) from error
     step = 10.0 ** (math.floor(math.log10(value)) - 6)
     return float(f"{math.ceil(value / step - 1e-6) * step:.7g}")

@@ -65,11 +65,12 @@ def central_plan(experiment: Experiment, hospitals: int) -> CentralPlan:
         epsilon = settings.budget
         if epsilon is None:
             raise InputError("privacy.epsilon: mechanism 'central' needs a budget.")
-        noise = privacy.noise_multiplier(epsilon=epsilon, delta=settings.delta, sample_rate=rate, steps=rounds)
-        if not math.isfinite(noise):
+        try:
+            noise = privacy.noise_multiplier(epsilon=epsilon, delta=settings.delta, sample_rate=rate, steps=rounds)
+        except ValueError as error:
             raise InputError(
                 f"privacy.epsilon: no noise reaches epsilon {epsilon:g} at delta {settings.delta:g}; raise one of them."
-            )
+            ) from error
     return CentralPlan(noise, rate, rounds, settings.update_bound, rate * hospitals)
 
 
