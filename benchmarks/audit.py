@@ -38,11 +38,11 @@ noisy_sum, draws_of_round = local.noisy_sum, local.draws_of_round
 
 
 def halved_noise(engine, records, drawn, plan, seed):
-    return noisy_sum(engine, records, drawn, replace(plan, noise_multiplier=plan.noise_multiplier / 2), seed)
+    return noisy_sum(engine, records, drawn, replace(plan, added=plan.added / 2), seed)
 
 
 def forgotten_on_empty(engine, records, drawn, plan, seed):
-    silent = replace(plan, noise_multiplier=0.0) if len(drawn.rows) == 0 else plan
+    silent = replace(plan, added=0.0) if len(drawn.rows) == 0 else plan
     return noisy_sum(engine, records, drawn, silent, seed)
 
 

@@ -82,7 +82,7 @@ def test_the_range_of_a_gradient_sum_is_every_unit_at_the_clip_and_forty_standar
     terms = sum_terms(PLAN, TrainingSettings(), PrivacySettings(clipping_norm=1.5))
     assert terms == SumTerms(1.0, 30 * 1.5 + 40 * 3.0, 3e-3)
     assert stats.norm.logsf(40.0) + np.log(2) < -349 * np.log(10)  # of one coordinate beyond it
-    quiet = sum_terms(replace(PLAN, noise_multiplier=0.0), TrainingSettings(), PrivacySettings())
+    quiet = sum_terms(replace(PLAN, added=0.0), TrainingSettings(), PrivacySettings())
     assert quiet == SumTerms(1.0, 45.0, 1.5 * 2.0**-40)
     free = sum_terms(replace(PLAN, clipping_norm=None), TrainingSettings(), PrivacySettings(clipping_norm=1.5))
     assert free == SumTerms(1.0, 1.5 * 2.0**64 + 80.0, 2e-3, 2)

@@ -41,12 +41,12 @@ def run(plan: Plan, seed: int, canaries: int = 1500, training: TrainingSettings 
 
 
 def halved(engine: GradientEngine, records: object, drawn: Draw, plan: Plan, seed: int) -> Tensor:
-    weaker = replace(plan, noise_multiplier=plan.noise_multiplier / 2)
+    weaker = replace(plan, added=plan.added / 2)
     return noisy_sum(engine, records, drawn, weaker, seed)  # type: ignore[arg-type]
 
 
 def forgotten_on_empty(engine: GradientEngine, records: object, drawn: Draw, plan: Plan, seed: int) -> Tensor:
-    silent = replace(plan, noise_multiplier=0.0) if len(drawn.rows) == 0 else plan
+    silent = replace(plan, added=0.0) if len(drawn.rows) == 0 else plan
     return noisy_sum(engine, records, drawn, silent, seed)  # type: ignore[arg-type]
 
 
