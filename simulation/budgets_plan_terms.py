@@ -1,0 +1,142 @@
+"""A study's mechanisms at one federation: the experiment of each, whom it protects, and from whom."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from pydantic import ValidationError
+
+from configs import Experiment, InputError, Study
+from configs.experiment import Budget
+from configs.sections import PRICED, TWINS, Mechanism
+
+# Any hospital: sizes decide, names do not, and the experiment needs one.
+SOMEBODY = "one hospital"
+
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """One mechanism at one budget.
+
+    Attributes:
+        mechanism: its name.
+        budget: epsilon, 'none' without privacy or where the mechanism has no epsilon; None where the study gives the
+            noise and not the epsilon.
+    """
+
+    mechanism: Mechanism
+    budget: Budget | None
+
+
+@final
+@dataclass(frozen=True)
+class Protection:
+    """Whom a mechanism protects and from whom, in words.
+
+    Attributes:
+        protects: image, lesion, scan or hospital; None where it protects nobody.
+        against: who learns no more than epsilon allows, and who does.
+    """
+
+    protects: str | None
+    against: str
+
+
+def settings_of(study: Study) -> Iterator[Setting]:
+    """Yield a study's settings, seeds and hospitals left out: without privacy first, then each mechanism's budgets.
+
+    Raises:
+        InputError: if a mechanism needs a budget and the study names none.
+    """
+    axes, base = study.axes, study.experiment
+    mechanisms = axes.mechanisms or (base.privacy.mechanism,)
+    numbers: list[Budget] = [b for b in axes.budgets if b != "none"]
+    if "none" in axes.budgets or "none" in mechanisms:
+        yield Setting("none", "none")
+    given = base.privacy.noise_multiplier is not None
+    for mechanism in mechanisms:
+        if mechanism == "none":
+            continue
+        if mechanism not in PRICED:
+            yield Setting(mechanism, "none")
+            continue
+        bare = "none" in axes.budgets and mechanism in TWINS
+        if bare:
+            yield Setting(mechanism, "none")
+        own: list[Budget | None] = [base.privacy.epsilon] if base.privacy.epsilon is not None else [None] * given
+        own = [] if bare else own
+        if not numbers and not own and not bare:
+            raise InputError(f"study.budgets: mechanism '{mechanism}' needs at least one budget.")
+        for budget in numbers or own:
+            yield Setting(mechanism, budget)
+
+
+def at(base: Experiment, setting: Setting, hospitals: int, noise: float | None = None) -> Experiment:
+    """Return the experiment of a setting for so many hospitals, without an adversary.
+
+    Data that are pooled or train alone know no cohort: their expected batch is that of an average cohort, so that
+    every mechanism sees as many examples.
+
+    Args:
+        base: the study's experiment.
+        setting: mechanism and budget.
+        hospitals: of the federation.
+        noise: noise multiplier for a setting without a budget; None: the base's.
+
+    Raises:
+        InputError: if the mechanism cannot be with these settings; it names the setting.
+    """
+    mechanism, budget, training = setting.mechanism, setting.budget, base.training
+    given = noise if noise is not None else base.privacy.noise_multiplier
+    twin = mechanism in TWINS
+    cohort = base.cohort_size(hospitals)
+    whole = training.batch_size is None or not twin
+    changes: dict[str, dict[str, object]] = {
+        "privacy": {
+            "mechanism": mechanism,
+            "epsilon": budget if mechanism in PRICED and (budget != "none" or twin) else None,
+            "noise_multiplier": given if budget is None or mechanism == "noise_only" else None,
+            "update_norm": base.privacy.update_norm if mechanism == "central" else None,
+        },
+        "training": {
+            "secure_sum": mechanism == "distributed" or (training.secure_sum and not twin and mechanism != "central"),
+            "cohort": None if twin else training.cohort,
+            "batch_size": training.batch_size if whole else (training.batch_size or 0.0) * cohort / hospitals,
+        },
+        # The sizes are known: how they came about does not matter to a plan.
+        "hospitals": {
+            "partition": "iid",
+            "count": hospitals,
+            "only": SOMEBODY if mechanism == "alone" else None,
+        },
+        "adversary": {"placement": "none", "seat": None, "colluders": 0, "rounds": None},
+    }
+    try:
+        return base.updated(**changes)
+    except ValidationError as error:
+        raise InputError(_sentence(error)) from error
+
+
+def protection(experiment: Experiment) -> Protection:
+    """Return whom an experiment's mechanism protects and from whom; `colluders` of a distributed one included."""
+    settings = experiment.privacy
+    if settings.mechanism == "central":
+        return Protection("hospital", "whoever receives the models, other hospitals too; not the server")
+    if not settings.claims:
+        return Protection(None, "nobody")
+    few = settings.colluders
+    others = {0: "not other hospitals", 1: "each other hospital by itself"}.get(few, f"up to {few} hospitals with it")
+    against: Mapping[str, str] = {
+        "pooled": "whoever sees the models; not who holds the pooled data",
+        "local": "the server, other hospitals and the public",
+        "distributed": f"the server, the public and {others}" if few else f"the server and the public; {others}",
+        "alone": "whoever sees its models; nothing else leaves the hospital",
+    }
+    return Protection(experiment.unit, against[settings.mechanism])
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return the first problem of settings that are not valid, without pydantic's own words."""
+    first = error.errors(include_url=False)[0]
+    return str(first["ctx"]["error"]) if "ctx" in first and "error" in first["ctx"] else str(first["msg"])
