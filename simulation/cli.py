@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from configs import Experiment, FedwardError, InputError, Study, load
-from simulation import cli_audit, cli_bounds, cli_data, cli_placements, cli_privacy
+from simulation import cli_audit, cli_bounds, cli_budgets, cli_data, cli_placements, cli_privacy
 from simulation.cli_options import Config, Json, Settings, console, print_json
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("noise")(cli_privacy.noise)
 app.command("ledger")(cli_privacy.ledger)
 app.command("bounds")(cli_bounds.bounds)
 app.command("audit")(cli_audit.audit)
+app.command("budgets")(cli_budgets.budgets)
 app.command("placements")(cli_placements.placements)
 app.add_typer(cli_data.app, name="data")
 
@@ -64,31 +65,6 @@ def simulate(
     if as_json:
         print_json(run.summary)
     show_run(run, shown)
-
-
-@app.command()
-def budgets(
-    config: Config,
-    settings: Settings = None,
-    out: Out = None,
-    as_json: Json = False,
-    engine: Engine = None,
-    resume: Resume = False,
-) -> None:
-    """Run mechanisms x budgets: utility and attacks, side by side.
-
-    Example: fedward budgets demo --set 'study.budgets=[none, 1e6, 8]'
-    """
-    from simulation.showing import show_study
-    from simulation.study import run_budgets
-
-    loaded = _load(config, settings, engine)
-    study = loaded if isinstance(loaded, Study) else Study(experiment=loaded)
-    shown = console()
-    run = run_budgets(study, _folder(out, config), Path(config).stem, resume=resume, console=shown)
-    if as_json:
-        print_json(run.summary)
-    show_study(run, shown)
 
 
 @app.command()

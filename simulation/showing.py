@@ -5,9 +5,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from simulation.measures import LOSS_LIKE, Measure, label, leading
+from simulation.measures import Measure, label, leading
 from simulation.run import Run
-from simulation.study import budget_row
+
+Row = dict[str, Any]
 
 
 def show_run(run: Run, console: Console) -> None:
@@ -45,48 +46,79 @@ def _got(attack: dict[str, Any]) -> str:
     )
 
 
+STUDY_COLUMNS = (
+    "mechanism",
+    "epsilon",
+    "95 %",
+    "worst hospital",
+    "noise",
+    "exact",
+    "paper's",
+    "protects",
+    "bound",
+    "best attack",
+    "got",
+    "null",
+)
+
+
 def show_study(run: Run, console: Console) -> None:
-    """Print one line per cell and the report's path."""
-    cells = run.summary["cells"]
-    attack = _leading_attack(cells)
-    shown = [key for key in cells[0]["summary"]["utility"]["metrics"] if key not in LOSS_LIKE][:2] if cells else []
-    title = "Utility, price and attack per cell" + (f" (attack: {attack})" if attack else "")
-    table = Table(title=title, title_justify="left")
-    columns = (
-        "cell",
-        *(label(key) for key in shown),
-        "epsilon (at most)",
-        "noise",
-        "images copied",
-        "null",
-        "identified",
-        "among",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "cell" else "right")
-    for cell in cells:
-        row = budget_row(cell)
-        noise = _number(row["noise_multiplier_max"])
-        if row["noise_multiplier_min"] != row["noise_multiplier_max"]:
-            noise = f"{_number(row['noise_multiplier_min'])} to {noise}"
-        table.add_row(
-            cell["cell"],
-            *(_number(row.get(key)) for key in shown),
-            _number(row["epsilon_upper"]) if row["epsilon_upper"] is not None else "no claim",
-            noise,
-            _percent(row.get(f"{attack}_recovered")),
-            _percent(row.get(f"{attack}_null_recovered")),
-            _percent(row.get(f"{attack}_rank1")),
-            str(row.get(f"{attack}_decoys", 0) + 1),
-        )
+    """Print one line per mechanism and budget, all seeds together, what is recommended, and the report's path."""
+    study = run.summary
+    rows: list[Row] = study["settings"]
+    metric = label(rows[0]["metric"]) if rows else "utility"
+    seeds = max((row["seeds"] for row in rows), default=0)
+    table = Table(title=f"What each budget buys, {seeds} seed{'s' * (seeds != 1)} each", title_justify="left")
+    for column in (*STUDY_COLUMNS[:2], metric, *STUDY_COLUMNS[2:]):
+        table.add_column(column, justify="left" if column in ("mechanism", "protects", "best attack") else "right")
+    for row in rows:
+        table.add_row(row["mechanism"], _budget(row["budget"]), *_utility(row), *_price(row), *_attacked(row))
     console.print(table)
+    for one in study["refused"]:
+        console.print(f"not run: {one['mechanism']} {_budget(one['budget'])}: {one['why']}", highlight=False)
+    console.print(recommendation(study), highlight=False, markup=False, soft_wrap=True)
     _end(run, console)
 
 
-def _leading_attack(cells: list[dict[str, Any]]) -> str:
-    """Return the attack that copied the largest share anywhere in the study; empty without attacks."""
-    rows = [row for cell in cells for row in cell["summary"]["attacks"] if row["yields"] == "images"]
-    return max(rows, key=lambda row: row["recovered"] or 0.0)["attack"] if rows else ""
+def recommendation(study: Row) -> str:
+    """Write the recommended budget in a sentence, or why there is none."""
+    found = study["recommended"]
+    if found is None or found.get("budget") is None:
+        why = [] if found is None else found["why"]
+        return "No budget is recommended. " + " ".join([why] if isinstance(why, str) else why)
+    return f"Recommended: {found['mechanism']} at epsilon {_budget(found['budget'])}. " + " ".join(found["why"])
+
+
+def _utility(row: Row) -> tuple[str, str, str]:
+    found, worst = row["utility"], row["worst_hospital"]
+    low, high = (found or {}).get("low"), (found or {}).get("high")
+    ends = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    lowest = "-" if not worst else f"{_number(worst['estimate'])} {worst['name']}"
+    return _number((found or {}).get("estimate")), ends, lowest
+
+
+def _price(row: Row) -> tuple[str, ...]:
+    noise, exact, bounds = row["noise_multiplier"], row["epsilon"], row["bounds"]
+    ends = [_number(noise[key]) for key in ("min", "max")] if noise else ["-"]
+    return (
+        " to ".join(dict.fromkeys(ends)),
+        _number(exact["upper"]) if exact else "no claim",
+        _number(row["epsilon_opacus_rdp"]),
+        row["protects"] or "nobody",
+        _percent(bounds["worst_case"]) if bounds else "-",
+    )
+
+
+def _attacked(row: Row) -> tuple[str, str, str]:
+    best = row["attack"]
+    if not best or best.get("rate") is None:
+        return "-", "-", "-"
+    loud = "" if best["above_null"] else " (no more than its null)"
+    return f"{best['attack']}, {best['goal']}{loud}", _percent(best["rate"]), _percent(best["null"])
+
+
+def _budget(value: Any) -> str:
+    return "none" if value is None or value == "none" else f"{value:g}"
 
 
 def measured(measure: Measure) -> str:

@@ -1,59 +1,124 @@
-"""A study: the same experiment over mechanisms, budgets and seeds, finished cells kept."""
+"""A study's runs: mechanisms x budgets x seeds, the same data and the same number of examples in each."""
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
-import pandas as pd
-from rich.console import Console
+from pydantic import ValidationError
 
+import tasks
+from clients.planning import plans
 from configs import Experiment, InputError, Study
 from configs.experiment import Budget
-from configs.sections import Mechanism
-from simulation.folder import RunFolder
-from simulation.run import Run, simulate
-from simulation.setup import prepare
-
-CLAIMING: tuple[Mechanism, ...] = ("local", "pooled")
+from configs.sections import PRICED, TWINS, Mechanism
+from simulation.study_terms import adversary_under, training_under
+from tasks.dealing import deal_experiment
 
 
 @final
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study."""
+    """One run of a study.
+
+    Attributes:
+        name: of its folder; no two cells of a study share one.
+        mechanism, budget, seed: where it stands in the study; budget `none` is without an epsilon.
+        experiment: as it is run.
+        hospital: the one that trains under `alone`; None elsewhere.
+        noise_of: under `noise_only`, the budget of the `local` cell whose noise it takes; None elsewhere, and where
+            the experiment names its own noise.
+    """
 
     name: str
     mechanism: Mechanism
     budget: Budget
     seed: int
     experiment: Experiment
+    hospital: str | None = None
+    noise_of: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Refused:
+    """A mechanism at a budget that cannot be, and why, in a sentence."""
+
+    mechanism: Mechanism
+    budget: Budget
+    why: str
+
+
+@final
+@dataclass(frozen=True)
+class Federation:
+    """How the data of one seed are dealt, as far as a study needs to know.
+
+    Attributes:
+        units, records: of each hospital.
+        fingerprint: of the dataset.
+    """
+
+    units: Mapping[str, int]
+    records: Mapping[str, int]
+    fingerprint: str
+
+
+@final
+class Federations:
+    """The federation of each seed, dealt when it is first asked for."""
+
+    def __init__(self, base: Experiment) -> None:
+        self._base = base
+        self._known: dict[int, Federation] = {}
+
+    def of(self, seed: int) -> Federation:
+        """Return the federation of a seed.
+
+        Raises:
+            InputError: if the data cannot be read or dealt.
+        """
+        if seed not in self._known:
+            self._known[seed] = _federation(_without_mechanism(self._base).with_seed(seed))
+        return self._known[seed]
 
 
 def cells(study: Study) -> list[Cell]:
     """Return the study's runs: a mechanism without an epsilon has one cell per seed, not one per budget.
 
-    Budget `none` stands for training without privacy (mechanism `none`), whatever the mechanisms are.
+    Budget `none` stands for training without privacy: the federation's (mechanism `none`), and that of its twins.
 
     Raises:
-        InputError: if a mechanism needs a budget and the study names none.
+        InputError: if a mechanism needs a budget and the study names none, or a cell's settings are refused.
+    """
+    found, refused = draft(study, Federations(study.experiment))
+    if refused:
+        raise InputError(refused[0].why)
+    return found
+
+
+def draft(study: Study, federations: Federations) -> tuple[list[Cell], list[Refused]]:
+    """Return the study's runs, and which of them their settings forbid; nothing but the deal is looked at.
+
+    Raises:
+        InputError: if a mechanism needs a budget and the study names none, or the data cannot be dealt.
     """
     axes, base = study.axes, study.experiment
     mechanisms = axes.mechanisms or (base.privacy.mechanism,)
     found: dict[str, Cell] = {}
+    refused: dict[tuple[Mechanism, Budget], Refused] = {}
     for seed in axes.seeds or (base.seed,):
         for mechanism, budget in _pairs(mechanisms, axes.budgets, base):
-            values: dict[str, object] = {"mechanism": mechanism}
-            if mechanism in CLAIMING:
-                values |= {"epsilon": budget, "noise_multiplier": None} if budget != "none" else {}
-            else:
-                noise = base.privacy.noise_multiplier if mechanism == "noise_only" else None
-                values |= {"epsilon": None, "noise_multiplier": noise}
-            name = f"{mechanism}-seed-{seed}" if budget == "none" else f"{mechanism}-eps-{budget:g}-seed-{seed}"
-            experiment = base.updated(privacy=values).with_seed(seed)
-            found.setdefault(name, Cell(name, mechanism, budget, seed, experiment))
-    return list(found.values())
+            try:
+                own = _cells_of(study, mechanism, budget, seed, federations)
+            except (ValidationError, InputError) as error:
+                why = sentence(error) if isinstance(error, ValidationError) else str(error)
+                refused.setdefault((mechanism, budget), Refused(mechanism, budget, why))
+                continue
+            for cell in own:
+                found.setdefault(cell.name, cell)
+    kept = [cell for cell in found.values() if (cell.mechanism, cell.budget) not in refused]
+    return kept, list(refused.values())
 
 
 def _pairs(
@@ -62,117 +127,132 @@ def _pairs(
     if "none" in budgets:
         yield "none", "none"
     for mechanism in mechanisms:
-        if mechanism not in CLAIMING:
+        if mechanism not in PRICED:
             yield mechanism, "none"
             continue
+        if mechanism in TWINS and "none" in budgets:
+            yield mechanism, "none"
         numbers: list[Budget] = [b for b in budgets if b != "none"]
-        if not numbers and base.privacy.epsilon is None and base.privacy.noise_multiplier is None:
+        own = base.privacy
+        if not numbers and own.budget is not None:
+            numbers = [own.budget]
+        if not numbers and own.noise_multiplier is None and mechanism not in TWINS:
             raise InputError(f"study.budgets: mechanism '{mechanism}' needs at least one budget.")
-        if not numbers and base.privacy.epsilon is not None:
-            numbers = [base.privacy.epsilon]
-        for budget in numbers or ("none",):  # "none": the experiment's own noise multiplier
+        if not numbers and not (mechanism in TWINS and "none" in budgets):
+            yield mechanism, "none"  # with the experiment's own noise multiplier; a twin without one: no privacy
+        for budget in numbers:
             yield mechanism, budget
 
 
-def run_budgets(study: Study, out: Path, title: str, *, resume: bool, console: Console | None) -> Run:
-    """Run every cell that is not finished, then write `budgets.csv`, `summary.json` and the report.
+def _cells_of(
+    study: Study, mechanism: Mechanism, budget: Budget, seed: int, federations: Federations
+) -> Iterator[Cell]:
+    """Return the cells of one mechanism, budget and seed; several where hospitals train alone.
 
     Raises:
-        InputError: for any cell, before the first one runs.
-        RunStoppedError: from a cell; finished cells are kept.
+        ValidationError: if the settings forbid it.
     """
-    planned = cells(study)
-    for cell in planned:
-        prepare(cell.experiment)
-    folder = RunFolder(out.resolve())
-    with folder.locked():
-        if folder.summary.is_file() and not resume:
-            raise InputError(f"{out}: holds a study already; use --resume to go on, or choose another --out.")
-        rows: list[dict[str, Any]] = []
-        for number, cell in enumerate(planned, start=1):
-            where = folder.path / "cells" / cell.name
-            if console is not None:
-                console.print(f"[bold]cell {number} of {len(planned)}[/bold]: {cell.name}", highlight=False)
-            again = resume and (where / "experiment.yaml").is_file()
-            run = simulate(cell.experiment, where, resume=again, console=console)
-            rows.append(
-                {
-                    "cell": cell.name,
-                    "mechanism": cell.mechanism,
-                    "budget": cell.budget,
-                    "seed": cell.seed,
-                    "folder": f"cells/{cell.name}",
-                    "summary": run.summary,
-                }
-            )
-        summary = {
-            "kind": "study",
-            "title": title,
-            "axes": study.axes.model_dump(mode="json"),
-            "cells": rows,
-        }
-        pd.DataFrame([budget_row(row) for row in rows]).to_csv(folder.path / "budgets.csv", index=False)
-        folder.write_json(folder.summary, json.loads(json.dumps(summary)))
-        from simulation.report.build import build_report
-
-        build_report(folder.path)
-        return Run(folder.path, summary)
-
-
-def budget_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return one line of `budgets.csv`: utility, price, and each attack summed over the hospitals."""
-    summary = row["summary"]
-    hospitals = summary["hospitals"]
-    claimed = [h["epsilon"]["upper"] for h in hospitals if h["epsilon"]]
-    rdp = [h["epsilon_opacus_rdp"] for h in hospitals if h["epsilon_opacus_rdp"] is not None]
-    noises = [h["noise_multiplier"] for h in hospitals]
-    out: dict[str, Any] = {
-        **{key: row[key] for key in ("cell", "mechanism", "budget", "seed")},
-        **summary["metrics"],
-        "epsilon_upper": max(claimed) if len(claimed) == len(hospitals) else None,
-        "epsilon_opacus_rdp": max(rdp) if rdp else None,
-        "noise_multiplier_min": min(noises),
-        "noise_multiplier_max": max(noises),
+    base = study.experiment.with_seed(seed)
+    privacy: dict[str, object] = {
+        "mechanism": mechanism,
+        "epsilon": None,
+        "noise_multiplier": None,
+        "update_norm": base.privacy.update_norm if mechanism == "central" else None,
     }
-    for name in sorted({a["attack"] for a in summary["attacks"]}):
-        own = [a for a in summary["attacks"] if a["attack"] == name and a["targets"]]
-        images = [a for a in own if a["yields"] == "images"]
-        if images or not own:
-            out.update({f"{name}_{key}": value for key, value in pooled_attack(images).items()})
-            continue
-        judged = [a for a in own if a.get("success") is not None]
-        for key in ("success", "success_null"):
-            known = [(a[key], a["targets"]) for a in judged if a.get(key) is not None]
-            out[f"{name}_{key}"] = sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
-    return out
+    noise_of = None
+    twin_without = mechanism in TWINS and "none" in study.axes.budgets
+    own_noise = budget == "none" and base.privacy.noise_multiplier is not None and not twin_without
+    if mechanism == "noise_only":
+        privacy["noise_multiplier"], noise_of = _borrowed_noise(study, federations, seed)
+    elif mechanism in PRICED and own_noise:
+        privacy["noise_multiplier"] = base.privacy.noise_multiplier
+    elif mechanism in PRICED:
+        privacy["epsilon"] = budget
+
+    def made(only: str | None) -> Experiment:
+        return base.updated(
+            hospitals={"only": only},
+            training=training_under(base, mechanism, lambda: federations.of(seed).units),
+            privacy=privacy,
+            adversary=adversary_under(base, mechanism),
+        )
+
+    stem = f"{mechanism}-seed-{seed}"
+    if budget != "none":
+        stem = f"{mechanism}-eps-{written(float(budget))}-seed-{seed}"
+    elif mechanism in TWINS and not own_noise:
+        stem = f"{mechanism}-none-seed-{seed}"
+    if mechanism != "alone":
+        return iter([Cell(stem, mechanism, budget, seed, made(None), noise_of=noise_of)])
+    names = folder_names(federations.of(seed).units)
+    return iter([Cell(f"{stem}-{names[h]}", mechanism, budget, seed, made(h), h) for h in names])
 
 
-def pooled_attack(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the rates of one attack over several hospitals, weighted by their targets."""
-    targets = sum(r["targets"] for r in rows)
-    ranked = sum(r["ranked"] for r in rows)
+def _borrowed_noise(study: Study, federations: Federations, seed: int) -> tuple[float, float | None]:
+    """Return the noise of `noise_only`, and the budget whose `local` cell it is taken from.
 
-    def over(key: str, weight: str, total: int) -> float | None:
-        if not total or any(r.get(key) is None for r in rows if r[weight]):
-            return None
-        return sum(r[key] * r[weight] for r in rows if r[weight]) / total
-
-    return {
-        "targets": targets,
-        "recovered": over("recovered", "targets", targets),
-        "null_recovered": over("null_recovered", "targets", targets),
-        "visible": over("visible", "targets", targets),
-        "null_visible": over("null_visible", "targets", targets),
-        "paper_recovered": over("paper_recovered", "targets", targets),
-        "paper_null_recovered": over("paper_null_recovered", "targets", targets),
-        "public_distance": over("public_distance", "targets", targets),
-        "mean_ssim": over("mean_ssim", "targets", targets),
-        "null_mean_ssim": over("null_mean_ssim", "targets", targets),
-        "ranked": ranked,
-        "decoys": min((r["decoys"] for r in rows if r["ranked"]), default=0),
-        "rank1": over("rank1", "ranked", ranked),
-        "identified_informed": over("identified_informed", "ranked", ranked),
-        "bound_worst_case": max(
-            (r["bound_worst_case"] for r in rows if r["bound_worst_case"] is not None), default=None
-        ),
+    Where hospitals add unlike noise there, the largest: nobody adds less than in that cell.
+    """
+    base, numbers = study.experiment, [float(b) for b in study.axes.budgets if b != "none"]
+    named = study.axes.noise_of
+    if named is None and base.privacy.mechanism == "noise_only" and base.privacy.noise_multiplier is not None:
+        return base.privacy.noise_multiplier, None
+    if named is None and not numbers:
+        raise InputError(
+            "study.noise_of: mechanism 'noise_only' takes the noise of a budget, and the study names none; set it."
+        )
+    budget = named if named is not None else min(numbers)
+    clipped: dict[str, object] = {
+        "mechanism": "local",
+        "epsilon": budget,
+        "noise_multiplier": None,
+        "update_norm": None,
     }
+    local = base.with_seed(seed).updated(hospitals={"only": None}, privacy=clipped)
+    federation = federations.of(seed)
+    found = plans(local, federation.units, federation.records)
+    return max(plan.noise_multiplier for plan in found.values()), budget
+
+
+def _without_mechanism(base: Experiment) -> Experiment:
+    """Return the federation that all mechanisms share, with nobody in an adversary's seat."""
+    privacy: dict[str, object] = {"mechanism": "none", "epsilon": None, "noise_multiplier": None, "update_norm": None}
+    adversary: dict[str, object] = {"placement": "none", "seat": None, "colluders": 0}
+    return base.updated(hospitals={"only": None}, privacy=privacy, adversary=adversary)
+
+
+def _federation(experiment: Experiment) -> Federation:
+    splits = tasks.get(experiment.task).load()
+    training, _ = splits.parts(experiment.task.holdout)
+    dealt = deal_experiment(experiment, training).hospitals
+    return Federation(
+        units={h.name: len(h.records.unit_rows(experiment.unit)) for h in dealt},
+        records={h.name: len(h.records) for h in dealt},
+        fingerprint=splits.fingerprint,
+    )
+
+
+def written(budget: float) -> str:
+    """Write a budget for a folder's name: short, and never two budgets alike."""
+    short = f"{budget:g}"
+    return short if float(short) == budget else repr(budget)
+
+
+def folder_names(hospitals: Mapping[str, int]) -> dict[str, str]:
+    """Return a name for each hospital that fits into a folder's, also where case does not count."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in hospitals:
+        fit = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60].strip("._") or "hospital"
+        unlike, number = fit, 2
+        while unlike.casefold() in taken:
+            unlike, number = f"{fit}_{number}", number + 1
+        taken.add(unlike.casefold())
+        found[name] = unlike
+    return found
+
+
+def sentence(error: ValidationError) -> str:
+    """Return the first problem of settings that are not valid, without pydantic's own words."""
+    first = error.errors(include_url=False)[0]
+    return f"{first['ctx']['error'] if 'ctx' in first and 'error' in first['ctx'] else first['msg']}."

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 FILES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 ONLY_IN = {
     "opacus": {"clients/gradients.py"},
-    "ray": {"simulation/engines/ray.py"},
+    "ray": {"simulation/engines/ray.py", "simulation/engines/ray_cells.py"},
     "flwr": {
         "clients/app.py",
         "clients/secure_sum.py",
