@@ -1,5 +1,6 @@
 """Planning without training: noise, prices and bounds of every mechanism and budget of a study."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -78,7 +79,7 @@ def plan_study(study: Study, sizes: Mapping[str, int] | None = None) -> StudyPla
     rows = rows_of(study, list(settings_of(study)), units)
     budgets = sorted({r.setting.budget for r in rows if isinstance(r.setting.budget, float)})
     equal = equal_noise_rows(study.experiment, units, budgets)
-    notes = dict.fromkeys(note for row in rows for note in row.notes)
+    notes = [*dict.fromkeys(note for row in rows for note in row.notes), *_more(rows)]
     return StudyPlan(units, study.experiment.unit, tuple(rows), tuple(equal), tuple(notes))
 
 
@@ -94,6 +95,16 @@ def plan_command(study: Study, sizes: Mapping[str, int] | None, console: Console
     show_equal(list(found.equal_noise), console)
     for note in (WORDS, *found.notes):
         console.print(note, highlight=False)
+
+
+def _more(rows: list[PlanRow]) -> list[str]:
+    most = max(rows, key=lambda row: row.more)
+    if most.more == 0.0:
+        return []
+    return [
+        f"Hospitals of like size get the noise of the smallest of them: at most {math.ceil(1000 * most.more) / 10:g} % "
+        f"more than each needs (at epsilon {most.setting.budget:g})."
+    ]
 
 
 def _dealt(experiment: Experiment) -> dict[str, int]:

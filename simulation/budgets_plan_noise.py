@@ -1,6 +1,7 @@
 """The noise of a federation of any size: hospitals in classes of like size, and what is left of it in the mean."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,8 @@ from configs import Experiment, InputError
 
 # More sizes than this, and hospitals of like size are planned together.
 MOST = 16
-# Every so many classes of the many are calibrated; the noise between is interpolated, and priced before it is taken.
-APART = 5
-_SPARE = 1.002  # more than interpolated
-_CLOSE = 0.985  # of the budget: an interpolated noise that costs less is calibrated instead
+# An extrapolated noise is taken once its price lies between these shares of the budget, in logarithms.
+_FLOOR, _AIM, _TRIES = -0.01, -0.004, 6
 
 Vector = NDArray[np.float64]
 
@@ -103,7 +102,7 @@ def class_noise(experiment: Experiment, rates: Sequence[float], steps: int, *, e
         experiment: with a budget, or with the noise given.
         rates: falling, or equal.
         steps: of the run.
-        exact: calibrate every rate; else some, and check what is interpolated between by its price.
+        exact: calibrate every rate; else the first, and look for the others from there by their price.
     """
     settings = experiment.privacy
     if settings.noise_multiplier is not None:
@@ -111,24 +110,34 @@ def class_noise(experiment: Experiment, rates: Sequence[float], steps: int, *, e
     if settings.budget is None:
         raise InputError(f"privacy.epsilon: mechanism '{settings.mechanism}' needs a budget.")
     need = functools.partial(calibrated, settings.budget, settings.delta, steps=steps)
-    if exact or len(set(rates)) <= APART:
+    if exact:
         return [need(q) for q in rates]
-    known = sorted({*range(0, len(rates), APART), len(rates) - 1})
-    noise = {k: need(rates[k]) for k in known}
-    curve = np.polynomial.Polynomial.fit(
-        np.log([rates[k] for k in known]), np.log([noise[k] for k in known]), len(known) - 1
-    )
-    for k, rate in enumerate(rates):
-        if k not in noise:
-            noise[k] = _checked(
-                math.exp(float(curve(math.log(rate)))) * _SPARE, settings.budget, settings.delta, rate, steps
-            )
-    return [noise[k] for k in range(len(rates))]
+    noise = [need(rates[0])]
+    slope = 0.5  # of ln noise in ln rate: from one class to the next it changes little
+    for before, rate in itertools.pairwise(rates):
+        ratio = math.log(rate / before)
+        noise.append(_near(noise[-1] * math.exp(slope * ratio), settings.budget, settings.delta, rate, steps))
+        slope = math.log(noise[-1] / noise[-2]) / ratio if ratio else slope
+    return noise
 
 
-def _checked(guess: float, budget: float, delta: float, rate: float, steps: int) -> float:
-    upper = privacy.epsilon(noise_multiplier=guess, sample_rate=rate, steps=steps, delta=delta).upper
-    return guess if _CLOSE * budget <= upper <= budget else calibrated(budget, delta, rate, steps)
+def _near(guess: float, budget: float, delta: float, rate: float, steps: int) -> float:
+    """Return a noise that keeps the budget and uses 99 % of it, close to a guess; secants on the price itself."""
+
+    def excess(x: float) -> float:
+        upper = privacy.epsilon(noise_multiplier=math.exp(x), sample_rate=rate, steps=steps, delta=delta).upper
+        return math.log(max(upper, 1e-300) / budget)
+
+    x, steepness = math.log(guess), 2.0
+    f = excess(x)
+    for _ in range(_TRIES):
+        if _FLOOR <= f <= 0:
+            return math.exp(x)
+        step = (f - _AIM) / steepness
+        there = excess(x + step)
+        steepness = min(20.0, max(1.0, (f - there) / step))
+        x, f = x + step, there
+    return math.exp(x) if _FLOOR <= f <= 0 else calibrated(budget, delta, rate, steps)
 
 
 def more_than_needed(noise: Sequence[float], prices: Sequence[float], budget: float) -> float:

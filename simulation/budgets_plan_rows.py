@@ -29,7 +29,7 @@ class Terms:
         noise_added: what one hospital adds, in clipping norms.
         epsilon: its bracket; None where nothing is claimed.
         prior: chance of picking one of its units (of `central`: of the hospitals) without any release.
-        worst_case, relaxed: bounds on that chance with all releases; None where nothing bounds it.
+        worst_case: bound on that chance with all releases; None where nothing bounds it.
     """
 
     noise_multiplier: float | None
@@ -37,7 +37,6 @@ class Terms:
     epsilon: privacy.Epsilon | None
     prior: float
     worst_case: float | None
-    relaxed: float | None
 
 
 @final
@@ -52,6 +51,8 @@ class PlanRow:
         steps: of the run that are priced.
         places: whoever adds noise: hospitals, one place for pooled data, or the server; None where the row is refused.
         terms: by class of the places.
+        relaxed: the bound for the weaker attacker, of whoever can be found most easily; None where nothing bounds it.
+        more: by which share a hospital may have been given more noise than it needs, at most.
         noise_on_mean: (places,) what each trains with (`alone`), or (1,): on the mean gradient (`central`: update).
         notes: what has to be known beside the figures.
         why: why the setting cannot be; empty where it can.
@@ -64,6 +65,8 @@ class PlanRow:
     places: Federation | None
     terms: tuple[Terms, ...]
     noise_on_mean: Vector
+    relaxed: float | None = None
+    more: float = 0.0
     notes: tuple[str, ...] = ()
     why: str = ""
 
@@ -103,17 +106,29 @@ def row(study: Study, setting: Setting, units: Mapping[str, int], only_noise: fl
     rates = [c.sample_rate for c in places.classes]
     noise_of, added, notes = _noise(experiment, places, rates, steps)
     terms = tuple(
-        _terms(experiment, s, a, {"sample_rate": c.sample_rate, "steps": steps}, 1.0 / c.units)
+        _terms(experiment, s, a, c.sample_rate, steps, 1.0 / c.units)
         for s, a, c in zip(noise_of, added, places.classes, strict=True)
     )
-    notes += _approximate(experiment, places, terms) + _delta(experiment, int(places.units.max()), "the largest place")
+    notes += _delta(experiment, int(places.units.max()), "the largest place")
+    if not places.exact and experiment.privacy.claims:
+        notes.append("Hospitals of like size are priced as the smallest of them: epsilon and bounds are upper ends.")
     clip = experiment.privacy.clipping_norm
     std = np.array([clip * (a or 0.0) for a in added])[places.members]
     batches, sizes = places.rates * places.units, places.units.astype(np.float64)
     alone = setting.mechanism == "alone"
     mean = std / np.maximum(batches, 1e-12) if alone else np.array([mean_noise(experiment, std, batches, sizes)])
-    delta = experiment.privacy.delta if experiment.privacy.claims else None
-    return PlanRow(setting, protection(experiment), delta, steps, places, terms, mean, tuple(notes))
+    return PlanRow(
+        setting,
+        protection(experiment),
+        experiment.privacy.delta if experiment.privacy.claims else None,
+        steps,
+        places,
+        terms,
+        mean,
+        _relaxed(terms, rates, steps),
+        _more(experiment, places, terms),
+        tuple(notes),
+    )
 
 
 def _noise(
@@ -136,51 +151,56 @@ def _noise(
 
 
 def _terms(
-    experiment: Experiment, noise: float | None, added: float | None, taken: dict[str, Any], prior: float
+    experiment: Experiment, noise: float | None, added: float | None, rate: float, steps: int, prior: float
 ) -> Terms:
     """Price steps of one noise and rate; without clipping nothing is bounded, without noise what is not drawn is."""
+    taken: dict[str, Any] = {"sample_rate": rate, "steps": steps}
     price = None
     if noise is not None and (experiment.privacy.claims or experiment.privacy.mechanism == "central"):
         price = privacy.epsilon(noise_multiplier=noise, **taken, delta=experiment.privacy.delta)
     if experiment.privacy.mechanism == "noise_only":
-        return Terms(noise, added, None, prior, None, None)
+        return Terms(noise, added, None, prior, None)
     if prior == 1.0:  # the only candidate is found by whoever knows that there is no other
-        return Terms(noise, added, price, prior, 1.0, 1.0)
-    bounded: dict[str, Any] = {"noise_multiplier": noise or 0.0, **taken, "prior": prior}
-    worst = privacy.reconstruction_bound(**bounded, threat="worst_case")
-    return Terms(noise, added, price, prior, worst, privacy.reconstruction_bound(**bounded, threat="relaxed"))
+        return Terms(noise, added, price, prior, 1.0)
+    worst = privacy.reconstruction_bound(noise_multiplier=noise or 0.0, **taken, prior=prior, threat="worst_case")
+    return Terms(noise, added, price, prior, worst)
+
+
+def _relaxed(terms: tuple[Terms, ...], rates: list[float], steps: int) -> float | None:
+    k = max(range(len(terms)), key=lambda i: terms[i].worst_case or 0.0)
+    most = terms[k]
+    if most.worst_case is None or most.prior == 1.0:
+        return most.worst_case
+    return privacy.reconstruction_bound(
+        noise_multiplier=most.noise_multiplier or 0.0,
+        sample_rate=rates[k],
+        steps=steps,
+        prior=most.prior,
+        threat="relaxed",
+    )
+
+
+def _more(experiment: Experiment, places: Federation, terms: tuple[Terms, ...]) -> float:
+    settings = experiment.privacy
+    if places.exact or settings.budget is None or settings.mechanism not in ("local", "alone"):
+        return 0.0
+    noise = [t.noise_multiplier or 0.0 for t in terms]
+    return more_than_needed(noise, [t.epsilon.upper if t.epsilon else 0.0 for t in terms], settings.budget)
 
 
 def _central(experiment: Experiment, setting: Setting, units: Mapping[str, int]) -> PlanRow:
     count = len(units)
     plan = central_plan(experiment, count)
-    taken = {"sample_rate": plan.sample_rate, "steps": plan.steps}
-    terms = _terms(experiment, plan.noise_multiplier, None, taken, 1.0 / count)
+    terms = (_terms(experiment, plan.noise_multiplier, None, plan.sample_rate, plan.steps, 1.0 / count),)
     rates = np.array([plan.sample_rate])
     server = Federation(("server",), np.array([count]), rates, (), np.zeros(1, dtype=np.int64))
     notes = ["central: the noise is on the mean of clipped updates; clipping them changes the step as well."]
     if plan.sample_rate < 1:
         notes.append("central: its price counts on nobody knowing which hospitals were asked in a round.")
     notes += _delta(experiment, count, "the federation")
-    mean = np.array([plan.noise_on_mean])
-    delta = experiment.privacy.delta
-    return PlanRow(setting, protection(experiment), delta, plan.steps, server, (terms,), mean, tuple(notes))
-
-
-def _approximate(experiment: Experiment, places: Federation, terms: tuple[Terms, ...]) -> list[str]:
-    settings = experiment.privacy
-    if places.exact:
-        return []
-    said = ["Hospitals of like size are priced as the smallest of them: epsilon and bounds are upper ends."]
-    if settings.budget is not None and settings.mechanism in ("local", "alone"):
-        noise = [t.noise_multiplier or 0.0 for t in terms]
-        over = more_than_needed(noise, [t.epsilon.upper if t.epsilon else 0.0 for t in terms], settings.budget)
-        if over > 0:
-            said.append(
-                f"{settings.mechanism} at epsilon {settings.budget:g}: hospitals of like size get the noise of the "
-                f"smallest of them, at most {math.ceil(1000 * over) / 10:g} % more than each needs."
-            )
-    return said
+    relaxed = _relaxed(terms, [plan.sample_rate], plan.steps)
+    mean, delta = np.array([plan.noise_on_mean]), experiment.privacy.delta
+    return PlanRow(setting, protection(experiment), delta, plan.steps, server, terms, mean, relaxed, notes=tuple(notes))
 
 
 def _cohort(experiment: Experiment, hospitals: int) -> list[str]:

@@ -29,7 +29,8 @@ def row_content(row: PlanRow) -> dict[str, Any]:
         "steps": row.steps,
         "protects": row.protection.protects,
         "against": row.protection.against,
-        "bounds": {"prior": most.prior, "worst_case": most.worst_case, "relaxed": most.relaxed},
+        "bounds": {"prior": most.prior, "worst_case": most.worst_case, "relaxed": row.relaxed},
+        "noise_more_than_needed": row.more,
         "places": _places(row),
         "notes": list(row.notes),
     }
