@@ -9,14 +9,18 @@ import numpy as np
 from scipy.stats import binom
 
 import privacy
+from configs import Experiment
+from configs.sections import TWINS
 from privacy.rdp import opacus_noise_multiplier
+from server.central import central_plan
 
-if TYPE_CHECKING:  # they import torch, which no bound needs
+if TYPE_CHECKING:  # it imports torch, which no bound needs
     from clients.planning import Plan
     from simulation.setup import Setup
 
 # A record takes part in more steps than this quantile says with probability .001.
 FEW = 0.999
+INSIDER = "that sum, by a hospital in it"
 
 
 @final
@@ -125,64 +129,128 @@ def _probabilities(terms: dict[str, Any], prior: float) -> tuple[float, float]:
 def experiment_bounds(setup: "Setup", candidates: int | None = None) -> tuple[list[BoundRow], list[str]]:
     """Return the bounds of every hospital of an experiment and of its pooled twin, and what has none, in words.
 
+    Under `distributed` what is seen is a sum that still holds the noise the ledgers are charged with, whatever the
+    tolerated colluders and dropouts take off it, and larger sums. Under `central` what is bounded is the chance of
+    picking a whole hospital out of all; and, without noise, what the server sees of each record.
+
     Args:
         setup: the experiment with its plans.
         candidates: among how many a record has to be found; None: as many as the hospital has units.
     """
-    experiment = setup.experiment
-    if experiment.privacy.mechanism == "noise_only":
+    experiment, plans = setup.experiment, setup.plans
+    mechanism = experiment.privacy.mechanism
+    if mechanism == "noise_only":
         return [], ["noise_only bounds nothing: without clipping an image's share of the sum has no limit."]
     images = {"pixels": math.prod(setup.task.shape), "norm": typical_norm(setup)}
-    local_steps, notes = experiment.training.local_steps, list[str]()
-    least = experiment.training.fewest_releases(len(setup.plans))
-    seen: list[Seen] = []
-    for plan in setup.plans.values():
-        n = candidates or plan.units
-        seen.append(_seen(plan, "one release", plan.noise_multiplier, local_steps, n, images))
-        seen.append(_seen(plan, "all its releases", plan.noise_multiplier, plan.steps, n, images))
-        if local_steps == 1 and least > 1 and plan.claims:
-            for what, noise in _sums(plan, setup.plans, least):
-                seen.append(_seen(plan, what, noise, plan.steps, n, images))
-    if local_steps > 1 and len(setup.plans) > 1:
-        notes.append(
-            f"With {local_steps} local steps a round the sum over hospitals protects no better than one hospital's own "
-            f"noise: later steps start from a point that only that noise hides. No row is printed for it."
-        )
-    elif least == 1 and len(setup.plans) > 1:
-        notes.append(
-            "A round counts with a single release (training.quorum, training.cohort), so a sum may hold one hospital's "
-            "noise only. No row is printed for it."
-        )
-    if len(setup.plans) > 1 and experiment.privacy.claims:
+    notes: list[str] = []
+    seen = _hospitals(setup) if mechanism == "central" else []
+    for plan in plans.values():
+        views = _shared_noise(setup, plan) if mechanism == "distributed" else _own_noise(setup, plan)
+        seen += [_seen(plan, what, noise, steps, candidates or plan.units, images) for what, noise, steps in views]
+    if mechanism == "central":
+        notes.append("The server is sent every update without noise; the bound for whole hospitals is not against it.")
+    elif mechanism not in TWINS and len(plans) > 1:
+        notes += _missing_sums(experiment, fewest_in_a_sum(experiment, len(plans)))
+    if experiment.training.secure_sum and mechanism != "distributed":
+        notes.append("In a secure sum nobody holds one hospital's releases; those rows hold if all others collude.")
+    if experiment.privacy.epsilon == "none":
+        notes.append("epsilon 'none': nothing is clipped or noised, and nothing is claimed.")
+    if len(plans) > 1 and experiment.privacy.claims:
         seen += _pooled(setup, candidates, images)
     return [bound(one, experiment.privacy.delta) for one in seen], notes
+
+
+def fewest_in_a_sum(experiment: Experiment, hospitals: int) -> int:
+    """Return of how few hospitals the sum of a round may be, of so many.
+
+    Of a secure sum: with how few it is opened, however few advertised their keys. A server may pass on no more
+    advertisements than that, so that the share of those taking part does not help.
+    """
+    if experiment.training.secure_sum:
+        return experiment.sum_threshold(hospitals, 0)
+    return experiment.training.fewest_releases(hospitals)
+
+
+def _own_noise(setup: "Setup", plan: "Plan") -> list[tuple[str, float, int]]:
+    """Return (what is seen, noise, steps) where each place adds all its own noise."""
+    experiment = setup.experiment
+    local_steps, s = experiment.training.local_steps, plan.noise_multiplier
+    if experiment.privacy.mechanism in TWINS:  # nothing but models leave
+        return [("the step of one round", s, local_steps), ("the steps of all rounds", s, plan.steps)]
+    views = [("one release", s, local_steps), ("all its releases", s, plan.steps)]
+    least = fewest_in_a_sum(experiment, len(setup.plans))
+    if local_steps == 1 and least > 1 and plan.claims:
+        others = sorted(p.noise_multiplier**2 for p in setup.plans.values() if p.hospital != plan.hospital)
+        # The others are taken to be the quietest; whoever takes its own noise off the sum is one of them, and leaves
+        # at worst the quietest of those that are left.
+        for what, left in ((_sum_of(least), least - 1), (INSIDER, least - 2)):
+            views.append((what, math.sqrt(s**2 + math.fsum(others[: max(0, left)])), plan.steps))
+    return views
+
+
+def _shared_noise(setup: "Setup", plan: "Plan") -> list[tuple[str, float, int]]:
+    """Return (what is seen, noise, steps) where hospitals add shares of one noise, all alike, inside a secure sum."""
+    experiment = setup.experiment
+    settings, least = experiment.privacy, fewest_in_a_sum(experiment, len(setup.plans))
+    lost = f"{settings.colluders} colluders and {settings.dropouts} dropouts taken off"
+    views = [
+        (f"one sum, {lost}", plan.noise_multiplier, 1),
+        (f"all sums, {lost}", plan.noise_multiplier, plan.steps),
+        (_sum_of(least), plan.added * math.sqrt(least), plan.steps),
+    ]
+    if least > 1:
+        views.append((INSIDER, plan.added * math.sqrt(least - 1), plan.steps))
+    return views
+
+
+def _sum_of(least: int) -> str:
+    return f"the sum of {least} or more hospitals"
+
+
+def _hospitals(setup: "Setup") -> list[Seen]:
+    """Return what receivers of the models see of a whole hospital under `central`."""
+    count = len(setup.plans)
+    plan = central_plan(setup.experiment, count)
+    return [
+        Seen("a whole hospital", what, plan.noise_multiplier, plan.sample_rate, steps, count)
+        for what, steps in (("the model after one round", 1), ("the models of all rounds", plan.steps))
+    ]
+
+
+def _missing_sums(experiment: Experiment, least: int) -> list[str]:
+    """Say why there is no row for the sum, where there is none."""
+    local_steps = experiment.training.local_steps
+    if local_steps > 1:
+        return [
+            f"With {local_steps} local steps a round the sum over hospitals protects no better than one hospital's own "
+            f"noise: later steps start from a point that only that noise hides. No row is printed for it."
+        ]
+    if least == 1:
+        return [
+            "A round counts with a single release (training.quorum, training.cohort), so a sum may hold one hospital's "
+            "noise only. No row is printed for it."
+        ]
+    return []
 
 
 def _seen(plan: "Plan", what: str, noise: float, steps: int, candidates: int, images: Mapping[str, Any]) -> Seen:
     return Seen(plan.hospital, what, noise, plan.sample_rate, steps, candidates, **images)
 
 
-def _sums(plan: "Plan", plans: "Mapping[str, Plan]", least: int) -> list[tuple[str, float]]:
-    """Noise on the sum of releases in a round of the fewest hospitals that count, and what another one leaves of it.
-
-    The others are taken to be the quietest; the one who takes its own noise off the sum is one of them.
-    """
-    own = plan.noise_multiplier**2
-    others = sorted(p.noise_multiplier**2 for p in plans.values() if p.hospital != plan.hospital)
-    # Whoever takes off its own noise leaves the others': at worst the quietest of those that are left.
-    return [
-        (f"the sum of {least} or more hospitals", math.sqrt(own + math.fsum(others[: least - 1]))),
-        ("that sum, by a hospital in it", math.sqrt(own + math.fsum(others[: max(0, least - 2)]))),
-    ]
-
-
 def _pooled(setup: "Setup", candidates: int | None, images: Mapping[str, Any]) -> list[Seen]:
-    """One hospital with everybody's records: at the same budget, and at the largest noise of the federation."""
+    """One hospital with everybody's records: at the same budget, and at the same noise on the mean gradient.
+
+    It sees as many examples a step as an average cohort.
+    """
+    from simulation.budgets_plan_noise import noise_on_mean
+
     experiment, plans = setup.experiment, list(setup.plans.values())
-    units = sum(p.units for p in plans)
-    rate, steps = min(1.0, sum(p.expected_batch for p in plans) / units), plans[0].steps
-    loudest = max(p.noise_multiplier for p in plans)
-    rows = [("all rounds, equal noise", loudest)]
+    units, steps = sum(p.units for p in plans), plans[0].steps
+    asked = experiment.cohort_size(len(plans)) / len(plans)
+    batch = asked * math.fsum(p.expected_batch for p in plans)
+    rate = min(1.0, batch / units)
+    alike = noise_on_mean(experiment, plans) * batch / experiment.privacy.clipping_norm
+    rows = [("all rounds, equal noise on the mean gradient", alike)]
     if experiment.privacy.budget is not None:
         noise = privacy.noise_multiplier(
             epsilon=experiment.privacy.budget, delta=experiment.privacy.delta, sample_rate=rate, steps=steps

@@ -19,7 +19,7 @@ WORDS = (
     "relaxed: the same for an adversary who has to guess a sign at every step; a model of a weaker attacker and no "
     "guarantee. without a prior: correlation with the true image of the best reading by somebody who knows nothing "
     "about images (a public mean image may beat it). Everything assumes Poisson sampling, noise that nobody else "
-    "knows, and that records are added or removed one at a time."
+    "knows, and that records (rows of whole hospitals: hospitals) are added or removed one at a time."
 )
 
 
