@@ -85,6 +85,8 @@ def plan(study: Study) -> list[Attempt]:
     placements: tuple[Placement, ...] = study.axes.placements or PLACEMENT_NAMES
     if "none" in placements:
         raise InputError("study.placements: at 'none' nobody sits; leave it out.")
+    if "alone" in (study.axes.mechanisms or (study.experiment.privacy.mechanism,)):
+        raise InputError("study.mechanisms: under 'alone' nothing leaves a hospital, so nobody sits anywhere; drop it.")
     found: list[Attempt] = []
     for cell in cells(study):
         setup = prepare(_honest(cell.experiment))
@@ -130,7 +132,7 @@ def _attempt(
 
 def _traffic(cell: Cell, placement: Placement, tried: Attack, name: AttackName) -> Traffic:
     """Return the run that an attack from a seat watches."""
-    summed = placement in SUMMED_ONLY
+    summed = placement in SUMMED_ONLY or _only_summed(cell.experiment)
     if START in tried.needs:
         return Traffic(f"{cell.name}/started-{name}", _seated(cell.experiment, "release", (name,)))
     if BROADCAST in tried.needs:
@@ -154,7 +156,7 @@ def _seated(experiment: Experiment, placement: Placement, attacks: tuple[AttackN
     settings = experiment.adversary
     seats = placement in ("wire", "hospital") or settings.public_data == "other_hospitals"
     return experiment.updated(
-        training={"secure_sum": placement in SUMMED_ONLY},
+        training={"secure_sum": placement in SUMMED_ONLY or _only_summed(experiment)},
         adversary={
             "placement": placement,
             "attacks": attacks,
@@ -166,8 +168,14 @@ def _seated(experiment: Experiment, placement: Placement, attacks: tuple[AttackN
 
 def _honest(experiment: Experiment) -> Experiment:
     return experiment.updated(
-        training={"secure_sum": False}, adversary={"placement": "none", "seat": None, "colluders": 0}
+        training={"secure_sum": _only_summed(experiment)},
+        adversary={"placement": "none", "seat": None, "colluders": 0},
     )
+
+
+def _only_summed(experiment: Experiment) -> bool:
+    """Whether the mechanism has no run without a secure sum."""
+    return experiment.privacy.mechanism == "distributed"
 
 
 def _sentence(error: ValidationError) -> str:

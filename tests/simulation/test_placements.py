@@ -238,3 +238,20 @@ def test_p_values_of_null_attacks_are_not_too_small() -> None:
         row = pooled_row([images(ours.count("1"), 30, null=null.count("1"))], targets(ours, null))
         rejected += row["success_p"] < 0.05
     assert binomtest(rejected, 400, 0.05, alternative="greater").pvalue > 1e-3
+
+
+def test_shares_of_noise_are_watched_in_sums_only_and_nobody_watches_a_hospital_alone(small: Make) -> None:
+    made = study(small, mechanisms=["distributed"], budgets=[8], attacks=["imprint", "mean_image"])
+    found = {(a.placement, a.attack): a for a in plan(made)}
+    for seat in ("wire", "server", "malicious_server", "worst_case"):
+        assert found[seat, "mean_image"].watch is None
+        assert "secure_sum" in found[seat, "mean_image"].reason
+    for seat in ("aggregate", "malicious_aggregate"):
+        watch = found[seat, "mean_image"].watch
+        assert watch is not None
+        assert watch.experiment.training.secure_sum
+    released = found["release", "mean_image"].watch
+    assert released is not None
+    assert released.traffic.experiment.training.secure_sum
+    with pytest.raises(InputError, match="alone"):
+        plan(study(small, mechanisms=["alone"], budgets=[8], attacks=["mean_image"]))
