@@ -26,6 +26,7 @@ from simulation.engines.running import prepare_environment, run_engine
 from simulation.evaluation import Evaluator, names_of
 from simulation.folder import RunFolder, versions
 from simulation.pools import Pools, make_pools
+from simulation.predictions import predictions_of, write_predictions
 from simulation.progress import ProgressDisplay
 from simulation.setup import Setup, prepare
 from simulation.subgroups import utility, write_subgroups
@@ -172,7 +173,12 @@ def _finish(
     measured = names_of(setup.task)
     clean = max((r for r in experiment.evaluated_rounds if r not in experiment.attacked_rounds), default=None)
     before = None if clean in (None, last) else folder.path / "checkpoints" / f"round-{clean:06d}.safetensors"
-    found = utility(setup, folder.model, before)
+    evaluator = Evaluator(setup)
+    final = evaluator.judge(read_arrays(folder.model)[0])
+    undisturbed = None if before is None else evaluator.judge(read_arrays(before)[0])
+    kept = (final, last) if undisturbed is None or clean is None else (undisturbed, clean)
+    write_predictions(folder.path, predictions_of(setup, *kept))
+    found = utility(setup, final, undisturbed)
     write_subgroups(folder.path / "subgroups.csv", found["subgroups"])
     summary: dict[str, Any] = {
         "kind": "run",

@@ -11,8 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configs import derive
-from server.checkpoints import read_arrays
-from simulation.evaluation import Evaluator
 from simulation.nulls import null_metrics
 from simulation.setup import Setup
 from tasks.base import Records
@@ -26,17 +24,14 @@ COLUMNS = ("group", "value", "metric", "estimate", "low", "high", "level", "n", 
 Row = dict[str, Any]
 
 
-def utility(setup: Setup, model: Path, clean: Path | None) -> dict[str, Any]:
+def utility(setup: Setup, last: Judged, before: Judged | None) -> dict[str, Any]:
     """Return what a summary says about utility beyond the bare metrics.
 
     Args:
         setup: the run's data.
-        model: weights of the final model; intervals and subgroups are of it.
-        clean: weights after the last round that was not attacked, if it is another one.
+        last: what the final model says about the held-out records; intervals and subgroups are of it.
+        before: what the model after the last round that was not attacked says, if it is another one.
     """
-    evaluator = Evaluator(setup)
-    last = evaluator.judge(read_arrays(model)[0])
-    before = None if clean is None else evaluator.judge(read_arrays(clean)[0])
     seed = setup.experiment.seed
     return {
         "utility": {
