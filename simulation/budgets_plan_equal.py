@@ -8,6 +8,7 @@ import privacy
 from clients.planning import calibrated, noise_shares, sample_rates
 from configs import Experiment, InputError
 from configs.experiment import Budget
+from configs.sections import Mechanism
 from simulation.budgets_plan_terms import Setting, at, protection
 
 EVERYBODY = "with every hospital there"
@@ -39,23 +40,23 @@ def equal_noise_rows(
 
 
 def _rows(base: Experiment, units: Mapping[str, int], budget: float) -> list[dict[str, Any]]:
-    count, total = len(units), sum(units.values())
-    pooled = at(base, Setting("pooled", budget), count)
-    (rate,) = sample_rates({"pooled": total}, pooled.training.batch_size, pooled.training.batch).values()
-    steps, delta, clip = base.training.rounds, base.privacy.delta, base.privacy.clipping_norm
+    total, steps, delta = sum(units.values()), base.training.rounds, base.privacy.delta
+    pooled = at(base, Setting("pooled", budget), units).training
+    (rate,) = sample_rates({"pooled": total}, pooled.batch_size, pooled.batch).values()
     s = calibrated(budget, delta, rate, steps)
-    mean = s * clip / (rate * total)
+    mean = s * base.privacy.clipping_norm / (rate * total)
     found: list[dict[str, Any]] = []
-    for mechanism in ("pooled", "local", "distributed", "central"):
-        setting = Setting(mechanism, None)  # the noise is given, the budget is what is asked
+    mechanisms: tuple[Mechanism, ...] = ("pooled", "local", "distributed", "central")
+    for mechanism in mechanisms:
         row: dict[str, Any] = {"budget": budget, "noise_on_mean": mean, "mechanism": mechanism}
         try:
-            noise, taken = _charged(base, setting, units, s, rate)
+            # The noise is given, the budget is what is asked; which noise does not matter to what can be.
+            made = at(base, Setting(mechanism, None), units, s)
+            noise, drawn = (s, rate) if mechanism == "pooled" else _charged(made, units, mean)
         except InputError as error:
             found.append({**row, "noise_multiplier": None, "epsilon_upper": None, "protects": None, "note": str(error)})
             continue
-        price = privacy.epsilon(noise_multiplier=noise, sample_rate=taken, steps=steps, delta=delta)
-        made = at(base, setting, count, noise)
+        price = privacy.epsilon(noise_multiplier=noise, sample_rate=drawn, steps=steps, delta=delta)
         found.append(
             {
                 **row,
@@ -68,23 +69,18 @@ def _rows(base: Experiment, units: Mapping[str, int], budget: float) -> list[dic
     return found
 
 
-def _charged(
-    base: Experiment, setting: Setting, units: Mapping[str, int], s: float, pooled_rate: float
-) -> tuple[float, float]:
-    """Return the noise that a mechanism's ledger is charged with, and the largest sample rate."""
-    count, training = len(units), base.training
-    asked = base.cohort_size(count)
-    if setting.mechanism == "pooled":
-        return s, pooled_rate
-    if setting.mechanism == "central":
-        batch = pooled_rate * sum(units.values())
-        made = at(base, setting, count, s)  # refuses what cannot be
-        return s * base.privacy.clipping_norm * asked / (batch * made.privacy.update_bound), asked / count
-    made = at(base, setting, count, s)
-    rate = max(sample_rates(units, training.batch_size, training.batch).values())
-    if setting.mechanism == "distributed":
-        return s * math.sqrt(noise_shares(made, count) / asked), rate
-    return s / math.sqrt(asked), rate
+def _charged(experiment: Experiment, units: Mapping[str, int], mean: float) -> tuple[float, float]:
+    """Return the noise that a mechanism's ledger is charged with at this noise on the mean, and the largest rate."""
+    count, training, settings = len(units), experiment.training, experiment.privacy
+    asked = experiment.cohort_size(count)
+    if settings.mechanism == "central":
+        return mean * asked / settings.update_bound, asked / count
+    rates = sample_rates(units, training.batch_size, training.batch)
+    batch = asked / count * math.fsum(q * units[name] for name, q in rates.items())
+    each = mean * batch / (settings.clipping_norm * math.sqrt(asked))  # what a hospital adds, of the clipping norm
+    if settings.mechanism == "distributed":
+        each *= math.sqrt(noise_shares(experiment, count))
+    return each, max(rates.values())
 
 
 def _note(experiment: Experiment, units: Mapping[str, int], mechanism: str) -> str:

@@ -84,20 +84,19 @@ def refused(setting: Setting, why: str) -> PlanRow:
     return PlanRow(setting, Protection(None, "nobody"), None, 0, None, (), np.zeros(1), why=why)
 
 
-def row(study: Study, setting: Setting, units: Mapping[str, int], only_noise: float | None = None) -> PlanRow:
+def row(study: Study, setting: Setting, units: Mapping[str, int], noise: float | None = None) -> PlanRow:
     """Price one setting for these hospitals; nothing is trained.
 
     Args:
         study: its experiment and axes.
         setting: mechanism and budget.
         units: of every hospital of the federation.
-        only_noise: noise multiplier that `noise_only` takes.
+        noise: noise multiplier that `noise_only` takes; None: the experiment's own.
 
     Raises:
         InputError: if the setting cannot be with these hospitals.
     """
-    noise = only_noise if setting.mechanism == "noise_only" else None
-    experiment = at(study.experiment, setting, len(units), noise)
+    experiment = at(study.experiment, setting, units, noise)
     if setting.mechanism == "central":
         return _central(experiment, setting, units)
     pooled = setting.mechanism == "pooled"
@@ -229,7 +228,8 @@ def rows_of(study: Study, settings: list[Setting], units: Mapping[str, int]) -> 
     found: list[PlanRow] = []
     for setting in settings:
         try:
-            found.append(row(study, setting, units, _only_noise(study, settings, units, setting)))
+            noise = _only_noise(study, settings, units, setting)
+            found.append(row(study, setting, units, noise))
         except InputError as error:
             found.append(refused(setting, str(error)))
     if all(r.why for r in found):
@@ -238,12 +238,14 @@ def rows_of(study: Study, settings: list[Setting], units: Mapping[str, int]) -> 
 
 
 def _only_noise(study: Study, settings: list[Setting], units: Mapping[str, int], setting: Setting) -> float | None:
-    """Return the noise that `noise_only` takes: the largest of `local` at `study.noise_of`, or the smallest budget."""
-    if setting.mechanism != "noise_only":
+    """Return the noise that `noise_only` takes: its own, or the largest of `local` at one of the budgets."""
+    own = study.experiment.privacy
+    if setting.mechanism != "noise_only" or (own.mechanism == "noise_only" and study.axes.noise_of is None):
         return None
     numbers = [s.budget for s in settings if isinstance(s.budget, float)]
     budget = study.axes.noise_of or min(numbers, default=None)
     if budget is None:
-        return study.experiment.privacy.noise_multiplier
-    noises = [t.noise_multiplier or 0.0 for t in row(study, Setting("local", budget), units).terms]
-    return max(noises)
+        raise InputError(
+            "study.noise_of: mechanism 'noise_only' takes the noise of a budget, and the study names none; set it."
+        )
+    return max(t.noise_multiplier or 0.0 for t in row(study, Setting("local", budget), units).terms)

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from configs import Experiment, InputError, Study
 from configs.experiment import Budget
 from configs.sections import PRICED, TWINS, Mechanism
+from simulation.study import sentence
+from simulation.study_terms import training_under
 
 # Any hospital: sizes decide, names do not, and the experiment needs one.
 SOMEBODY = "one hospital"
@@ -72,42 +74,32 @@ def settings_of(study: Study) -> Iterator[Setting]:
             yield Setting(mechanism, budget)
 
 
-def at(base: Experiment, setting: Setting, hospitals: int, noise: float | None = None) -> Experiment:
-    """Return the experiment of a setting for so many hospitals, without an adversary.
-
-    Data that are pooled or train alone know no cohort: their expected batch is that of an average cohort, so that
-    every mechanism sees as many examples.
+def at(base: Experiment, setting: Setting, units: Mapping[str, int], noise: float | None = None) -> Experiment:
+    """Return the experiment of a setting for these hospitals, as a study runs it, without an adversary.
 
     Args:
         base: the study's experiment.
         setting: mechanism and budget.
-        hospitals: of the federation.
+        units: of every hospital of the federation.
         noise: noise multiplier for a setting without a budget; None: the base's.
 
     Raises:
         InputError: if the mechanism cannot be with these settings; it names the setting.
     """
-    mechanism, budget, training = setting.mechanism, setting.budget, base.training
+    mechanism, budget = setting.mechanism, setting.budget
     given = noise if noise is not None else base.privacy.noise_multiplier
-    twin = mechanism in TWINS
-    cohort = base.cohort_size(hospitals)
-    whole = training.batch_size is None or not twin
     changes: dict[str, dict[str, object]] = {
         "privacy": {
             "mechanism": mechanism,
-            "epsilon": budget if mechanism in PRICED and (budget != "none" or twin) else None,
+            "epsilon": budget if mechanism in PRICED else None,
             "noise_multiplier": given if budget is None or mechanism == "noise_only" else None,
             "update_norm": base.privacy.update_norm if mechanism == "central" else None,
         },
-        "training": {
-            "secure_sum": mechanism == "distributed" or (training.secure_sum and not twin and mechanism != "central"),
-            "cohort": None if twin else training.cohort,
-            "batch_size": training.batch_size if whole else (training.batch_size or 0.0) * cohort / hospitals,
-        },
+        "training": training_under(base, mechanism, lambda: units),
         # The sizes are known: how they came about does not matter to a plan.
         "hospitals": {
             "partition": "iid",
-            "count": hospitals,
+            "count": len(units),
             "only": SOMEBODY if mechanism == "alone" else None,
         },
         "adversary": {"placement": "none", "seat": None, "colluders": 0, "rounds": None},
@@ -115,7 +107,7 @@ def at(base: Experiment, setting: Setting, hospitals: int, noise: float | None =
     try:
         return base.updated(**changes)
     except ValidationError as error:
-        raise InputError(_sentence(error)) from error
+        raise InputError(sentence(error)) from error
 
 
 def protection(experiment: Experiment) -> Protection:
@@ -134,9 +126,3 @@ def protection(experiment: Experiment) -> Protection:
         "alone": "whoever sees its models; nothing else leaves the hospital",
     }
     return Protection(experiment.unit, against[settings.mechanism])
-
-
-def _sentence(error: ValidationError) -> str:
-    """Return the first problem of settings that are not valid, without pydantic's own words."""
-    first = error.errors(include_url=False)[0]
-    return str(first["ctx"]["error"]) if "ctx" in first and "error" in first["ctx"] else str(first["msg"])

@@ -21,6 +21,8 @@ from simulation.budgets_plan import plan_command, plan_study
 from simulation.budgets_plan_equal import equal_noise_rows
 from simulation.budgets_plan_noise import noise_on_mean
 from simulation.budgets_plan_terms import Setting, at, settings_of
+from simulation.setup import prepare
+from simulation.study import cells
 
 ALL = ("none", "pooled", "local", "distributed", "central", "alone", "clip_only", "noise_only")
 SIZES = {"big": 4000, "small": 150, "middle": 900, "other": 900}
@@ -51,7 +53,7 @@ def test_every_hospitals_row_is_what_it_will_plan_and_pay(batch: str, local_step
         if mechanism == "distributed" and local_steps > 1:
             assert "local_steps" in row["why"]
             continue
-        experiment = at(made.experiment, Setting(mechanism, 8.0), 4)
+        experiment = at(made.experiment, Setting(mechanism, 8.0), SIZES)
         sizes = {"pooled": sum(SIZES.values())} if mechanism == "pooled" else SIZES
         expected = plans(experiment, sizes, sizes)
         assert [p["name"] for p in row["places"]] == sorted(sizes)
@@ -86,7 +88,7 @@ def test_the_noise_on_the_mean_is_the_tables() -> None:
     assert mean["pooled"] == pytest.approx(s * clip / batch)
     assert mean["local"] == pytest.approx(math.sqrt(count) * s * clip / batch)
     assert mean["distributed"] == pytest.approx(math.sqrt(count / (count - 1)) * s * clip / batch)
-    z = central_plan(at(study((8.0,)).experiment, Setting("central", 8.0), 4), 4).noise_multiplier
+    z = central_plan(at(study((8.0,)).experiment, Setting("central", 8.0), SIZES), 4).noise_multiplier
     assert mean["central"] == pytest.approx(z * 2.0 / count)
     assert rows["central", 8.0]["epsilon"]["upper"] <= 8
     gamma = float(ndtr(ndtri(1 / count) + math.sqrt(60) / z))
@@ -101,7 +103,7 @@ def test_the_noise_on_the_mean_is_the_tables() -> None:
 def test_the_noise_on_the_mean_is_that_of_simulated_noise(local_steps: int) -> None:
     """Draws of every hospital's noise, averaged as the server does: by batch, or (FedAvg) by units."""
     training = {"batch": "equal", "local_steps": local_steps, "server_optimizer": "average"}
-    experiment = at(study((8.0,), training=training).experiment, Setting("local", 8.0), 4)
+    experiment = at(study((8.0,), training=training).experiment, Setting("local", 8.0), SIZES)
     found = list(plans(experiment, SIZES, SIZES).values())
     assert len({p.noise_multiplier for p in found}) == 3
     rng = np.random.default_rng(0)
@@ -267,7 +269,7 @@ def test_equal_noise_priced_back(sizes: list[int], budget: float, batch: str, as
     assert [r["mechanism"] for r in rows] == ["pooled", "local", "distributed", "central"]
     for row in rows:
         mechanism, noise = row["mechanism"], row["noise_multiplier"]
-        experiment = at(made, Setting(mechanism, None), len(units), noise)
+        experiment = at(made, Setting(mechanism, None), units, noise)
         if mechanism == "central":
             plan = central_plan(experiment, len(units))
             mean, steps, rate = plan.noise_on_mean, plan.steps, plan.sample_rate
@@ -325,3 +327,41 @@ def test_sizes_come_from_the_deal_where_none_are_given() -> None:
     found = plan_study(made)
     assert sorted(found.units) == ["hospital-01", "hospital-02", "hospital-03"]
     assert 150 < sum(found.units.values()) < 240  # the rest is held out
+
+
+@pytest.mark.parametrize("training", [{}, {"cohort": 3, "batch": "equal"}, {"batch_size": None, "cohort": 4}])
+def test_a_plan_is_that_of_the_cells_the_study_runs(training: dict[str, Any]) -> None:
+    """Every cell of the study itself, loaded and dealt, has the terms of the plan's row."""
+    made = study(
+        ("none", 8.0),
+        task={"root": "phantom", "image_size": 16, "phantom_images": 240},
+        hospitals={"partition": "size", "count": 5, "min_units": 15},
+        training={"batch_size": 40.0, "rounds": 5, **training},
+        privacy={"delta": 1e-3},
+    )
+    rows = {(r["mechanism"], r["budget"]): r for r in plan_study(made).to_json()["rows"]}
+    run = cells(made)
+    assert {(c.mechanism, c.budget) for c in run} == set(rows)
+    for cell in run:
+        places = {p["name"]: p for p in rows[cell.mechanism, cell.budget]["places"]}
+        setup = prepare(cell.experiment)
+        if cell.mechanism == "central":
+            plan = central_plan(cell.experiment, len(setup.plans))
+            (server,) = places.values()
+            assert (server["noise_multiplier"], server["sample_rate"]) == (plan.noise_multiplier, plan.sample_rate)
+            continue
+        for name, own in setup.plans.items():
+            assert places[name]["units"] == own.units
+            assert places[name]["sample_rate"] == own.sample_rate
+            if own.claims:
+                assert (places[name]["noise_multiplier"], places[name]["noise_added"]) == (
+                    own.noise_multiplier,
+                    own.added,
+                )
+            elif cell.mechanism == "noise_only":  # nothing is clipped: the plan's noise is absolute
+                assert places[name]["noise_added"] * 0.5 == own.noise_std
+            else:
+                assert (places[name]["noise_added"], own.added) == (None, 0)
+        if cell.mechanism != "alone":
+            mean = noise_on_mean(cell.experiment, setup.plans.values())
+            assert rows[cell.mechanism, cell.budget]["noise_on_mean"]["max"] == pytest.approx(mean)
