@@ -1,0 +1,178 @@
+"""Where attacks stop working, which budget is recommended, and what the recommendation does not promise."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from configs.sections import PRICED
+from simulation.comparing_attacks import GOALS
+from simulation.comparing_settings import FEDERATED, NO_FEDERATION, amount
+from simulation.comparing_words import budget_words, cost_words, loud_words, not_promised, quiet_words, refused_words
+
+Row = dict[str, Any]
+
+ALWAYS = ("copied", "visible", "identified", "informed")
+NOT_TRIED = "no attack that could achieve this was tried"
+
+
+def deaths(settings: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """Return per mechanism and goal {quiet_up_to, loud_from}; budget "none" is larger than any number.
+
+    quiet_up_to: the largest budget at which, and at all smaller ones that were tried, some attack had this goal and
+    none was above its null. loud_from: the smallest budget at which one was. Between and beyond budgets that were
+    tried nothing is known. None (with a "why" where both are) where there is no such budget.
+    """
+    found: dict[str, dict[str, Row]] = {}
+    for mechanism in dict.fromkeys(row["mechanism"] for row in settings):
+        own = by_budget(settings, mechanism)
+        tried = {a["goal"] for row in own for a in row["attacks"] if a["above_null"] is not None}
+        found[mechanism] = {goal: _death(own, goal) for goal in GOALS if goal in ALWAYS or goal in tried}
+    return found
+
+
+def _death(rows: Sequence[Row], goal: str) -> Row:
+    above = [(row["budget"], [a["above_null"] for a in row["attacks"] if a["goal"] == goal]) for row in rows]
+    known = [(budget, [v for v in values if v is not None]) for budget, values in above]
+    quiet = None
+    for budget, values in known:
+        if not values or any(values):
+            break
+        quiet = budget
+    loud = next((budget for budget, values in known if any(values)), None)
+    row: Row = {"quiet_up_to": quiet, "loud_from": loud}
+    if not any(values for _, values in known):
+        row["why"] = NOT_TRIED
+    return row
+
+
+def by_budget(settings: Sequence[Row], mechanism: str) -> list[Row]:
+    """Return the rows of a mechanism, the smallest budget first."""
+    return sorted((row for row in settings if row["mechanism"] == mechanism), key=lambda row: amount(row["budget"]))
+
+
+def tested(row: Row) -> list[Row]:
+    """Return the attacks of a setting that could be held against a null."""
+    return [attack for attack in row["attacks"] if attack["above_null"] is not None]
+
+
+def quiet_settings(settings: Sequence[Row], mechanism: str) -> list[Row]:
+    """Return a mechanism's settings with a numbered budget, from the smallest, up to where an attack beats its null.
+
+    A setting in which nothing was tested ends them too: of it nothing is known.
+    """
+    found: list[Row] = []
+    for row in by_budget(settings, mechanism):
+        tests = tested(row)
+        if isinstance(row["budget"], str) or not tests or any(a["above_null"] for a in tests):
+            break
+        found.append(row)
+    return found
+
+
+def within(row: Row, tolerance: float) -> str | None:
+    """Return whether a setting's utility is within the tolerance of federated training without privacy.
+
+    Returns:
+        "shown" where the whole interval is, "not shown" where the estimate is, None where neither is or is known.
+    """
+    cost = row["against_none"]
+    if cost is None or cost["difference"] is None or cost["difference"] < -tolerance:
+        return None
+    return "shown" if cost["low"] is not None and cost["low"] >= -tolerance else "not shown"
+
+
+def best_of(settings: Sequence[Row], mechanism: str, tolerance: float) -> Row | None:
+    """Return the setting of a mechanism that is recommended: quiet, useful, and of these the largest epsilon.
+
+    Where for some the cost is shown to be within the tolerance, only those count.
+    """
+    for answer in ("shown", "not shown"):
+        fit = [row for row in quiet_settings(settings, mechanism) if within(row, tolerance) == answer]
+        if fit:
+            return fit[-1]
+    return None
+
+
+def recommended(settings: Sequence[Row], tolerance: float) -> Row:
+    """Return the recommended setting, why, what it costs, and what it does not promise.
+
+    Of every mechanism the smallest noise (largest epsilon) counts at which no attack that was tried beats its null
+    (all tests of the setting allowed for), nor at any smaller budget tried, and whose utility is within the tolerance
+    of federated training without privacy. Of several federated mechanisms the one with the least noise on the mean
+    gradient is taken, of equal ones the one with the higher utility; those whose cost is shown to be within the
+    tolerance come first ("shown"). Pooled data are recommended only where nothing federated was tried, and hospitals
+    that train alone never: nobody attacks them.
+
+    Keys: mechanism, budget (None where there is none), why, cost, shown, utility, attack, tolerance, not_promised,
+    by_mechanism.
+    """
+    candidates = _candidates(settings)
+    everybody = [m for m in dict.fromkeys(row["mechanism"] for row in settings) if m in PRICED and m != "alone"]
+    best = {mechanism: best_of(settings, mechanism, tolerance) for mechanism in everybody}
+    chosen = _least_noise([row for m in candidates if (row := best[m]) is not None], tolerance)
+    head: Row = {
+        "tolerance": tolerance,
+        "by_mechanism": {m: None if row is None else row["budget"] for m, row in best.items()},
+    }
+    if chosen is None:
+        why = _why_none(settings, candidates, tolerance)
+        empty = dict.fromkeys(("mechanism", "budget", "cost", "shown", "utility", "attack"))
+        return {**empty, "why": why, "not_promised": [], **head}
+    why = [quiet_words(chosen, tested(chosen)), cost_words(chosen, tolerance, within(chosen, tolerance) == "shown")]
+    why.append(_why_not_more(settings, chosen, tolerance))
+    return {
+        "mechanism": chosen["mechanism"],
+        "budget": chosen["budget"],
+        "why": why,
+        "cost": chosen["against_none"],
+        "shown": within(chosen, tolerance) == "shown",
+        "utility": chosen["utility"],
+        "attack": chosen["attack"],
+        "not_promised": not_promised(settings, chosen),
+        **head,
+    }
+
+
+def _candidates(settings: Sequence[Row]) -> list[str]:
+    numbered = dict.fromkeys(row["mechanism"] for row in settings if not isinstance(row["budget"], str))
+    federated = [m for m in numbered if m in FEDERATED]
+    return federated or [m for m in numbered if m == "pooled"]
+
+
+def _least_noise(rows: Sequence[Row], tolerance: float) -> Row | None:
+    def order(row: Row) -> tuple[bool, float, float]:
+        return within(row, tolerance) != "shown", row["noise_on_mean"], -row["utility"]["estimate"]
+
+    return min(rows, key=order, default=None)
+
+
+def _why_not_more(settings: Sequence[Row], chosen: Row, tolerance: float) -> str:
+    """Say what keeps the next larger budget of the same mechanism from being recommended."""
+    larger = [r for r in by_budget(settings, chosen["mechanism"]) if amount(r["budget"]) > amount(chosen["budget"])]
+    numbered = [row for row in larger if not isinstance(row["budget"], str)]
+    if not numbered:
+        return f"{budget_words(chosen)} is the largest budget that was tried with this mechanism."
+    tests = tested(numbered[0])
+    loud = [attack for attack in tests if attack["above_null"]]
+    if loud:
+        return loud_words(numbered[0], loud)
+    return refused_words(numbered[0], tolerance, tried=bool(tests))
+
+
+def _why_none(settings: Sequence[Row], candidates: Sequence[str], tolerance: float) -> list[str]:
+    """Say why no setting is recommended."""
+    if not candidates:
+        return ["No mechanism with a budget was tried, so there is none to recommend."]
+    if all(row["against_none"] is None for row in settings):
+        return [f"No budget is recommended: {NO_FEDERATION}, so what privacy costs cannot be said."]
+    words: list[str] = []
+    for mechanism in candidates:
+        own = [row for row in by_budget(settings, mechanism) if not isinstance(row["budget"], str)]
+        quiet = quiet_settings(settings, mechanism)
+        loud = [attack for attack in tested(own[0]) if attack["above_null"]]
+        if quiet:
+            words.append(refused_words(quiet[-1], tolerance, tried=True))
+        elif loud:
+            words.append(loud_words(own[0], loud))
+        else:
+            words.append(refused_words(own[0], tolerance, tried=False))
+    return words

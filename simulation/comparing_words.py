@@ -1,0 +1,158 @@
+"""What speaks for a recommended budget, what against others, and what is not promised: sentences for anybody."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from simulation.measures import label
+from simulation.report.numbers import budget, counted, decimal, listed, percent, significant
+from simulation.report.phrases import setting
+
+Row = dict[str, Any]
+
+# What an attack that reaches a goal has done, as a participle and for a rate.
+DONE = {
+    "copied": "copied images",
+    "visible": "showed images more clearly than guessing does",
+    "identified": "picked the right image among decoys",
+    "informed": "told somebody who was shown the candidates which image was used",
+    "members": "told who was trained on",
+    "labels": "counted the labels",
+}
+RATE = {
+    "copied": "images copied",
+    "visible": "images shown more clearly than guessing does",
+    "identified": "images picked among decoys",
+    "informed": "images picked by somebody who is shown the candidates",
+}
+
+
+def budget_words(row: Row) -> str:
+    """Name a setting at the start of a sentence."""
+    number = None if isinstance(row["budget"], str) else row["budget"]
+    name = setting(row["mechanism"], number)
+    return name[:1].upper() + name[1:]
+
+
+def quiet_words(row: Row, tests: Sequence[Row]) -> str:
+    """Say that no attack beat its null at a budget and at all smaller ones tried."""
+    names = listed(list(dict.fromkeys(test["attack"] for test in tests)))
+    return (
+        f"{budget_words(row)}: no attack that was tried ({names}) did measurably better than guessing, here and at "
+        f"every smaller budget tried with this mechanism ({counted(len(tests), 'test')} here, 95% confidence for all "
+        f"of them together)."
+    )
+
+
+def cost_words(row: Row, tolerance: float, shown: bool) -> str:
+    """Say what a setting costs beside federated training without privacy, and whether that is within the tolerance."""
+    cost, name = row["against_none"], label(row["metric"])
+    change = cost["difference"]
+    said = f"{decimal(abs(change), 3)} {'above' if change > 0 else 'below'}" if change else "exactly"
+    reach = _reach(cost)
+    allowed = f"The study accepts a loss of {significant(tolerance)}"
+    verdict = (
+        f"{allowed}, and the whole interval lies within it."
+        if shown
+        else f"{allowed}; the estimate lies within it and the interval reaches beyond, so this is likely and not shown."
+        if cost["low"] is not None
+        else f"{allowed}; the estimate lies within it, and there is no interval ({cost['why']}), so this is not shown."
+    )
+    return (
+        f"Its {name} is {decimal(row['utility']['estimate'], 3)}, {said} that of the federation without privacy"
+        f"{reach}. {verdict}"
+    )
+
+
+def loud_words(row: Row, loud: Sequence[Row]) -> str:
+    """Say which attacks beat their nulls in a setting."""
+    said = [
+        f"{a['attack']} {DONE[a['goal']]} ({percent(a['rate'])} of {a['targets']:,}, guessing {percent(a['null'])})"
+        for a in loud
+    ]
+    return f"{budget_words(row)}: an attack does better than guessing: {listed(said)}."
+
+
+def refused_words(row: Row, tolerance: float, *, tried: bool) -> str:
+    """Say why a setting in which no attack beat its null is not recommended."""
+    head, cost = budget_words(row), row["against_none"]
+    if not tried:
+        return f"{head}: no attack was tested, so its risk is not known."
+    if cost is None or cost["difference"] is None:
+        why = cost["why"] if cost else "there is no federated run without privacy"
+        return f"{head}: what it costs is not known ({why})."
+    if cost["difference"] >= -tolerance:
+        return (
+            f"{head}: the loss of {decimal(max(0.0, -cost['difference']), 3)} {label(row['metric'])}{_reach(cost)} is "
+            f"not shown to be within the accepted {significant(tolerance)}."
+        )
+    return (
+        f"{head}: it loses {decimal(-cost['difference'], 3)} {label(row['metric'])}{_reach(cost)}, more than the "
+        f"accepted {significant(tolerance)}."
+    )
+
+
+def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
+    """Return what a recommendation does not promise, a sentence each."""
+    tests = [attack for attack in chosen["attacks"] if attack["above_null"] is not None]
+    attacks = listed(list(dict.fromkeys(test["attack"] for test in tests)))
+    seats = listed(list(dict.fromkeys(test["placement"] for test in tests)))
+    tried = sorted({row["budget"] for row in settings if not isinstance(row["budget"], str)})
+    words = [
+        f"Safety from attacks that were not tried: only {attacks} was made, from the seat '{seats}'. A stronger one "
+        f"may get more.",
+        *_power(tests),
+        f"Anything about budgets between those that were tried ({listed([budget(b) for b in tried], most=12)}), or "
+        f"about other data, models, batch sizes or numbers of rounds.",
+        f"Safety for anything but single images that took part in the attacked rounds: who is in the data, what a "
+        f"hospital's patients have in common, and what the final model remembers were not tested"
+        f"{' beyond the attacks named' if len(tests) > 1 else ''}.",
+        f"Protection from others than these: {chosen['against']}.",
+    ]
+    if chosen["bounds"] is not None:
+        bounds = chosen["bounds"]
+        words.append(
+            f"More than the formal bound: whoever knows everything but which of {round(1 / bounds['prior']):,} equally "
+            f"likely candidates was used may pick the right one with a probability of up to "
+            f"{percent(bounds['worst_case'])}."
+        )
+    if not _loud_without(settings):
+        words.append(
+            "That these attacks work at all: they did no better than guessing without privacy either, or were not "
+            "tried there, so their silence says little."
+        )
+    if chosen["seeds"] == 1:
+        words.append("The same result in another run: one seed was run, and the interval is over images only.")
+    return words
+
+
+def _power(tests: Sequence[Row]) -> list[str]:
+    """Say for each goal from which true rate on it would have been noticed."""
+    words: list[str] = []
+    for goal, name in RATE.items():
+        own = [test for test in tests if test["goal"] == goal]
+        if not own:
+            continue
+        known = [test for test in own if test["noticed_from"] is not None]
+        if len(known) < len(own):
+            fewest = min(test["targets"] for test in own)
+            words.append(f"That few {name} would be noticed: {fewest:,} are too few for the test to notice anything.")
+            continue
+        worst = max(known, key=lambda test: test["noticed_from"])
+        words.append(
+            f"That rare success is seen: with {worst['targets']:,} attacked, {name} at a true rate below "
+            f"{percent(worst['noticed_from'])} would often have gone unnoticed (from there on the test notices it in 4 "
+            f"of 5 such studies)."
+        )
+    return words
+
+
+def _loud_without(settings: Sequence[Row]) -> bool:
+    """Say whether an attack beat its null where nothing protects."""
+    bare = [row for row in settings if row["mechanism"] in ("none", "pooled") and isinstance(row["budget"], str)]
+    return any(attack["above_null"] for row in bare for attack in row["attacks"])
+
+
+def _reach(cost: Row) -> str:
+    if cost["low"] is None:
+        return ""
+    return f" (95% interval of the difference {cost['low']:+.3f} to {cost['high']:+.3f}; seeds: {cost['seeds']})"
