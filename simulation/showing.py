@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -46,36 +47,24 @@ def _got(attack: dict[str, Any]) -> str:
     )
 
 
-STUDY_COLUMNS = (
-    "mechanism",
-    "epsilon",
-    "95 %",
-    "worst hospital",
-    "noise",
-    "exact",
-    "paper's",
-    "protects",
-    "bound",
-    "best attack",
-    "got",
-    "null",
-)
-
-
 def show_study(run: Run, console: Console) -> None:
     """Print one line per mechanism and budget, all seeds together, what is recommended, and the report's path."""
     study = run.summary
     rows: list[Row] = study["settings"]
     metric = label(rows[0]["metric"]) if rows else "utility"
     seeds = max((row["seeds"] for row in rows), default=0)
-    table = Table(title=f"What each budget buys, {seeds} seed{'s' * (seeds != 1)} each", title_justify="left")
-    for column in (*STUDY_COLUMNS[:2], metric, *STUDY_COLUMNS[2:]):
-        table.add_column(column, justify="left" if column in ("mechanism", "protects", "best attack") else "right")
+    title = f"What each budget buys, {seeds} seed{'s' * (seeds != 1)} each"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    figures = (metric, "95 %", "worst hospital", "noise", "exact", "paper's")
+    for column in ("mechanism", "budget", *figures, "protects", "bound", "best attack", "got (null)", "above"):
+        left = column in ("mechanism", "protects", "best attack", "above")
+        table.add_column(column, justify="left" if left else "right")
     for row in rows:
         table.add_row(row["mechanism"], _budget(row["budget"]), *_utility(row), *_price(row), *_attacked(row))
     console.print(table)
     for one in study["refused"]:
-        console.print(f"not run: {one['mechanism']} {_budget(one['budget'])}: {one['why']}", highlight=False)
+        where = f"{one['mechanism']} at budget {_budget(one['budget'])}"
+        console.print(f"not run: {where}: {one['why']}", highlight=False, markup=False, soft_wrap=True)
     console.print(recommendation(study), highlight=False, markup=False, soft_wrap=True)
     _end(run, console)
 
@@ -93,8 +82,7 @@ def _utility(row: Row) -> tuple[str, str, str]:
     found, worst = row["utility"], row["worst_hospital"]
     low, high = (found or {}).get("low"), (found or {}).get("high")
     ends = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    lowest = "-" if not worst else f"{_number(worst['estimate'])} {worst['name']}"
-    return _number((found or {}).get("estimate")), ends, lowest
+    return _number((found or {}).get("estimate")), ends, _number((worst or {}).get("estimate"))
 
 
 def _price(row: Row) -> tuple[str, ...]:
@@ -113,8 +101,8 @@ def _attacked(row: Row) -> tuple[str, str, str]:
     best = row["attack"]
     if not best or best.get("rate") is None:
         return "-", "-", "-"
-    loud = "" if best["above_null"] else " (no more than its null)"
-    return f"{best['attack']}, {best['goal']}{loud}", _percent(best["rate"]), _percent(best["null"])
+    got = f"{_percent(best['rate'])} ({_percent(best['null'])})"
+    return f"{best['attack']}: {best['goal']}", got, "yes" if best["above_null"] else "no"
 
 
 def _budget(value: Any) -> str:
