@@ -186,3 +186,16 @@ def test_the_unit_of_a_sum_is_fine_enough_for_shares_and_no_sum_wraps(
     assert sum(t.bound / step + 0.5 for t in terms) < 2.0**63
     for name, term in zip(sorted(units), terms, strict=True):
         assert term.bound >= clip * units[name] + 40 * share * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 1e6, 1e9, 1e12])
+def test_the_unit_in_use_is_fine_enough_for_budgets_at_which_a_thousandth_is_not(epsilon: float) -> None:
+    """Rounding shares is free while (pi share/step)^2 is far above epsilon (docs/secure-sum.md); HAM10000 by size."""
+    units = named([363, 1850, 3330, 3470])
+    made = experiment(4, "distributed", {"batch_size": 2048, "rounds": 70}, epsilon=epsilon)
+    found = plans(made, units, units).values()
+    step = 2.0 ** agreed_exponent([sum_terms(p, made.training, made.privacy).bound for p in found], 1)
+    fineness = min(p.noise_std for p in found) / step
+    assert (math.pi * fineness) ** 2 > 1000 * epsilon
+    if epsilon >= 1e9:
+        assert (math.pi * 1000) ** 2 < epsilon
