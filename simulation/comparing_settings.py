@@ -216,8 +216,12 @@ def _hospital_rows(summary: Row, name: str) -> list[Row]:
 
 
 def _worst(hospitals: Mapping[str, Row]) -> Row | None:
-    """Return the hospital that is served worst: the lowest estimate, of equal ones the first."""
-    known = {name: row for name, row in hospitals.items() if row["estimate"] is not None}
+    """Return the hospital that is served worst: the lowest estimate, of equal ones the first.
+
+    Hospitals with too few held-out units for an interval count only where no hospital has one: theirs is an anecdote.
+    """
+    measured = {name: row for name, row in hospitals.items() if row["low"] is not None}
+    known = measured or {name: row for name, row in hospitals.items() if row["estimate"] is not None}
     if not known:
         return None
     name = min(known, key=lambda n: known[n]["estimate"])

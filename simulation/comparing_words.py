@@ -27,10 +27,8 @@ RATE = {
 
 
 def budget_words(row: Row) -> str:
-    """Name a setting at the start of a sentence."""
-    number = None if isinstance(row["budget"], str) else row["budget"]
-    name = setting(row["mechanism"], number)
-    return name[:1].upper() + name[1:]
+    """Name a setting with a budget: 'ε = 8 (noise at each hospital)'."""
+    return setting(row["mechanism"], row["budget"])
 
 
 def quiet_words(row: Row, tests: Sequence[Row]) -> str:
@@ -98,14 +96,11 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
     seats = listed(list(dict.fromkeys(test["placement"] for test in tests)))
     tried = sorted({row["budget"] for row in settings if not isinstance(row["budget"], str)})
     words = [
-        f"Safety from attacks that were not tried: only {attacks} was made, from the seat '{seats}'. A stronger one "
-        f"may get more.",
+        f"Safety from attacks that were not tried: these were {attacks}, from the seat '{seats}'. Others may get more.",
         *_power(tests),
         f"Anything about budgets between those that were tried ({listed([budget(b) for b in tried], most=12)}), or "
         f"about other data, models, batch sizes or numbers of rounds.",
-        f"Safety for anything but single images that took part in the attacked rounds: who is in the data, what a "
-        f"hospital's patients have in common, and what the final model remembers were not tested"
-        f"{' beyond the attacks named' if len(tests) > 1 else ''}.",
+        f"Safety for anything but single images that took part in the attacked rounds: {_untested(tests)}.",
         f"Protection from others than these: {chosen['against']}.",
     ]
     if chosen["bounds"] is not None:
@@ -123,6 +118,12 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
     if chosen["seeds"] == 1:
         words.append("The same result in another run: one seed was run, and the interval is over images only.")
     return words
+
+
+def _untested(tests: Sequence[Row]) -> str:
+    common = "what a hospital's patients have in common was not tested"
+    known = any(test["goal"] == "members" for test in tests)
+    return common if known else f"who is in the data, and {common}"
 
 
 def _power(tests: Sequence[Row]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run's model says about every held-out record, kept so that runs can be compared on the same records."""
 
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
@@ -109,7 +110,7 @@ def read_predictions(folder: Path) -> Predictions:
         return _read(arrays)
     except FileNotFoundError as error:
         raise InputError(f"{folder}: has no {FILE}; run this cell again in an empty folder.") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read ({error}); run this cell again in an empty folder.") from error
 
 
