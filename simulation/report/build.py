@@ -9,6 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from configs import InputError
 from simulation.report import pages
+from simulation.report.budgets_page import budgets_page
+from simulation.report.budgets_tables import write_tables
 from simulation.report.loading import read_run, read_summary
 from simulation.report.placements import placements_page
 
@@ -16,7 +18,7 @@ REPORT = "report.html"
 
 
 def build_report(folder: Path) -> Path:
-    """Write the report of a run or of a study into its folder, whole or not at all.
+    """Write the report of a run or of a study into its folder, whole or not at all; a study's comparisons as CSV too.
 
     Args:
         folder: holds `summary.json` and whatever tables and pictures the run left.
@@ -32,7 +34,8 @@ def build_report(folder: Path) -> Path:
     if kind == "run":
         text = _render("run.html", pages.run_page(read_run(folder, summary)))
     elif kind == "study":
-        text = _render("study.html", pages.study_page(folder, summary))
+        text = _render("budgets.html", budgets_page(folder, summary))
+        write_tables(folder, summary)
     elif kind == "placements":
         text = _render("placements.html", placements_page(folder, summary))
     else:

@@ -92,9 +92,10 @@ def row_chart(
     scale: Scale,
     ticks: Sequence[tuple[float, str]],
     axis: str,
+    height: float = ROW,
 ) -> str:
-    """Draw one row per thing, all on one horizontal scale, and return the SVG."""
-    bottom = TOP + ROW * len(rows)
+    """Draw one row per thing, all on one horizontal scale, and return the SVG; `height` is that of a row."""
+    bottom = TOP + height * len(rows)
     said = "; ".join(f"{row.name}: {row.remark}" for row in rows)
     drawing = Drawing(bottom + 26, title, f"{said}.")
     drawing.text(0, 14, axis, "name")
@@ -102,14 +103,15 @@ def row_chart(
         drawing.line(scale(value), TOP - 4, scale(value), bottom, "grid")
         drawing.text(scale(value), bottom + 18, text, "tick", "middle")
     for k, row in enumerate(rows):
-        top = TOP + ROW * k
+        top = TOP + height * k
         drawing.text(0, top + 10, shortened(row.name, 34), "label halo")
         drawing.text(RIGHT + 8, top + 10, row.remark, "tick halo", "end")
-        y = top + 29
+        y = top + 6 + height / 2
         drawing.line(0, y, RIGHT + 8, y, "rail")
         for dot in row.dots:
             if dot.interval is not None:
-                drawing.line(scale(dot.interval[0]), y, scale(dot.interval[1]), y, f"{dot.look} span")
+                at = y - dot.lift
+                drawing.line(scale(dot.interval[0]), at, scale(dot.interval[1]), at, f"{dot.look} span")
         for dot in row.dots:
             if dot.value is not None:
                 drawing.mark(scale(dot.value), y - dot.lift, dot.shape, dot.look, 5.5)

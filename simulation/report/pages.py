@@ -1,41 +1,24 @@
 """What each page holds: everything a template needs, made from summaries, tables and pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
-from simulation.measures import leading
 from simulation.report import phrases
 from simulation.report.figures import run_figures
-from simulation.report.figures_study import study_figures
-from simulation.report.gallery import MOST, Strip, shows_real, strips, why_none
+from simulation.report.gallery import shows_real, strips, why_none
 from simulation.report.loading import RunFiles, read_run, read_summary
-from simulation.report.numbers import decimal
-from simulation.report.outcomes import Outcome, level, others, outcomes
-from simulation.report.subgroups import cost_table, people_table
+from simulation.report.outcomes import level, others, outcomes
+from simulation.report.panels import columns_of, run_panel, targets_of
+from simulation.report.subgroups import people_table
 from simulation.report.tables import Table, hospital_table, settings_table
 from simulation.report.tables_attacks import attack_table, budget_table, other_table
 from simulation.report.tiles import run_tiles
-from simulation.report.words import run_chapters, study_chapters
-from simulation.report.words_attacks import VERDICTS, facts, public_words
-from simulation.report.words_study import Group, groups_of, leading_words
+from simulation.report.words import run_chapters
+from simulation.report.words_attacks import VERDICTS, public_words
+from simulation.report.words_study import Group
 
 Content = dict[str, Any]
-
-
-@final
-@dataclass(frozen=True)
-class Panel:
-    """One setting of a study, or one run of a comparison, as the first screen shows it."""
-
-    label: str
-    level: str
-    verdict: str
-    utility: str
-    facts: tuple[tuple[str, str, str], ...]
-    strip: Strip | None
-    missing: str
 
 
 def run_page(run: RunFiles) -> Content:
@@ -45,7 +28,7 @@ def run_page(run: RunFiles) -> Content:
     verdict = level(found)
     shown = strips(run)
     return {
-        **_common([run]),
+        **common([run]),
         "title": "What was learnt, and what leaked",
         "level": verdict,
         "verdict": VERDICTS[verdict],
@@ -55,7 +38,7 @@ def run_page(run: RunFiles) -> Content:
         "strips": shown[1:],
         "no_pictures": why_none(run),
         "public_words": public_words(summary["attacks"]),
-        "readouts": _readouts(summary["attacks"]),
+        "readouts": readouts(summary["attacks"]),
         "figures": run_figures(run, found),
         "hospital_table": hospital_table(summary),
         "people_table": people_table(summary) if summary["subgroups"] else None,
@@ -66,34 +49,6 @@ def run_page(run: RunFiles) -> Content:
     }
 
 
-def study_page(folder: Path, study: Content) -> Content:
-    """Return the content of a study's page; a cell's own tables are read from its folder."""
-    groups = groups_of(study)
-    runs = {id(cell): read_run(folder / cell["folder"], cell["summary"]) for g in groups for cell in g.cells}
-    first = [runs[id(g.cells[0])] for g in groups]
-    columns = _columns(len(groups))
-    attacks = [row for run in runs.values() for row in run.summary["attacks"]]
-    return {
-        **_common(list(runs.values())),
-        "title": f"What each budget buys: {study['title']}",
-        "level": _level_of([g.level for g in groups]),
-        "verdict": leading_words(groups) if groups else "The study has no finished run.",
-        "chapters": study_chapters(study),
-        "columns": columns,
-        "panels": [_group_panel(g, run, _targets(columns)) for g, run in zip(groups, first, strict=True)],
-        "budget_table": budget_table(groups),
-        "cost_table": cost_table(groups),
-        "figures": list(study_figures(groups).values()),
-        "galleries": [(group.label, strips(run)) for group, run in zip(groups, first, strict=True)],
-        "no_pictures": list(dict.fromkeys(text for run in first if (text := why_none(run)))),
-        "public_words": public_words(attacks),
-        "readouts": _readouts(attacks),
-        "hospitals": [(group.label, hospital_table(group.summaries[0])) for group in groups],
-        "settings": settings_table([("Value", groups[0].summaries[0]["experiment"])]) if groups else None,
-        "cells": _cells_table(study),
-    }
-
-
 def comparison_page(folders: Sequence[Path]) -> Content:
     """Return the content of a page with several runs side by side.
 
@@ -101,12 +56,12 @@ def comparison_page(folders: Sequence[Path]) -> Content:
         InputError: if a folder holds no summary.
     """
     named = [pair for folder in folders for pair in _runs_of(folder)]
-    columns = _columns(len(named))
+    columns = columns_of(len(named))
     return {
-        **_common([run for _, run in named]),
+        **common([run for _, run in named]),
         "title": f"{len(named)} runs side by side",
         "columns": columns,
-        "panels": [_run_panel(name, run, _targets(columns)) for name, run in named],
+        "panels": [run_panel(name, run, targets_of(columns)) for name, run in named],
         "chapters": [(name, run_chapters(run.summary)) for name, run in named],
         "figures": [(name, run_figures(run, outcomes(run.summary["attacks"]))) for name, run in named],
         "differences": settings_table([(name, run.summary["experiment"]) for name, run in named]),
@@ -114,7 +69,8 @@ def comparison_page(folders: Sequence[Path]) -> Content:
     }
 
 
-def _common(runs: Sequence[RunFiles]) -> Content:
+def common(runs: Sequence[RunFiles]) -> Content:
+    """Return what every page holds."""
     first = runs[0].summary if runs else {"task": "", "data": "phantom", "fedward": ""}
     return {
         "fedward": first["fedward"],
@@ -123,44 +79,6 @@ def _common(runs: Sequence[RunFiles]) -> Content:
         "real_pictures": shows_real(runs),
         "glossary": phrases.GLOSSARY,
     }
-
-
-def _group_panel(group: Group, run: RunFiles, targets: int) -> Panel:
-    return _panel(group.label, group.outcomes, group.utility, run, targets)
-
-
-def _panel(label: str, found: Sequence[Outcome], utility: Sequence[float], run: RunFiles, targets: int) -> Panel:
-    reached = level(found)
-    measure, on = leading(run.summary), phrases.heldout(run.summary)
-    mean = sum(utility) / len(utility) if utility else None
-    works = f"{measure.label} {decimal(mean)} on {on}; guessing {decimal(measure.guess)}" if utility else ""
-    lines = tuple(facts(found[0])) if found else ()
-    shown = strips(run, targets)
-    strip = shown[0] if shown else None
-    return Panel(label, reached, VERDICTS[reached][0], works, lines, strip, why_none(run))
-
-
-def _run_panel(name: str, run: RunFiles, targets: int) -> Panel:
-    value = leading(run.summary).value
-    found = outcomes(run.summary["attacks"])
-    return _panel(name, found, [] if value is None else [value], run, targets)
-
-
-def _level_of(reached: Sequence[str]) -> str:
-    """Return the tone of a study's first line: its settings' own where they agree."""
-    return reached[0] if len(set(reached)) == 1 else "mixed"
-
-
-def _columns(panels: int) -> int:
-    """Return how many panels stand side by side: rows as even as they can be, at most four in one."""
-    if panels <= 4:
-        return max(1, panels)
-    return min((3, 4), key=lambda n: (-panels % n, n))
-
-
-def _targets(columns: int) -> int:
-    """Return how many images fit into one of so many panels."""
-    return {1: MOST, 2: 6, 3: 4}.get(columns, 3)
 
 
 def _runs_of(folder: Path) -> list[tuple[str, RunFiles]]:
@@ -186,7 +104,8 @@ def _measures(named: Sequence[tuple[str, RunFiles]]) -> Table:
     return Table(caption, ("Run", *table.columns[1:]), table.rows, table.note)
 
 
-def _readouts(attacks: Sequence[Content]) -> list[str]:
+def readouts(attacks: Sequence[Content]) -> list[str]:
+    """Say how each attack read its images out."""
     return sorted({f"{row['attack']}: {row['readout']}" for row in attacks if row.get("readout")})
 
 
@@ -200,16 +119,3 @@ def _facts(summary: Content) -> list[tuple[str, str]]:
         ("Experiment, SHA-256 of its settings", str(summary["experiment_sha256"])),
         ("Made by", f"fedward {summary['fedward']}"),
     ]
-
-
-def _cells_table(study: Content) -> Table:
-    rows = tuple(
-        (str(c["cell"]), str(c["seed"]), str(c["folder"]), str(c["summary"]["model_sha256"])[:16])
-        for c in study["cells"]
-    )
-    return Table(
-        "The study's runs, the folder of each beside this report, and the first 16 digits of the SHA-256 of its model.",
-        ("Run", "Seed", "Folder", "Model"),
-        rows,
-        words=(2, 3),
-    )

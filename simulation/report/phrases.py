@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from simulation.report.numbers import counted
+from simulation.report.numbers import budget, counted
 
 IMAGES: Mapping[str, str] = MappingProxyType(
     {
@@ -48,9 +48,14 @@ MECHANISMS: Mapping[str, str] = MappingProxyType(
         "clip_only": "clipping only",
         "noise_only": "noise only",
         "local": "noise at each hospital",
-        "pooled": "all data in one place, with noise",
+        "distributed": "noise shared in a secure sum",
+        "central": "noise at the server",
+        "pooled": "all data in one place",
+        "alone": "each hospital alone",
     }
 )
+# Those that have both: a budget, and a twin that trains without privacy.
+WITHOUT = "without privacy"
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     (
@@ -163,6 +168,19 @@ def mechanism(name: str) -> str:
     return MECHANISMS.get(name, name)
 
 
+def setting(name: str, number: float | None, *, several: bool = True) -> str:
+    """Name a mechanism at a budget: 'ε = 8 (noise at each hospital)', 'clipping only'.
+
+    Args:
+        name: of the mechanism.
+        number: epsilon, None without one.
+        several: whether more than one mechanism has budgets; of a single one the name is left out.
+    """
+    if number is None:
+        return f"{mechanism(name)}, {WITHOUT}" if name in ("pooled", "alone") else mechanism(name)
+    return f"ε = {budget(number)} ({mechanism(name)})" if several else f"ε = {budget(number)}"
+
+
 def per_unit(summary: Mapping[str, Any]) -> str:
-    """Return what the budget is counted for: 'image', 'lesion', ..."""
+    """Return what a hospital's own budget is counted for: 'image', 'lesion', ..."""
     return str(summary["hospitals"][0]["unit"]) if summary["hospitals"] else "image"

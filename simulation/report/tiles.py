@@ -34,8 +34,11 @@ def run_tiles(summary: Summary, found: Sequence[Outcome]) -> list[Tile]:
 def _trained(summary: Summary) -> Tile:
     images = counted(sum(int(h["records"]) for h in summary["hospitals"]), phrases.noun(summary))
     rounds = counted(int(summary["rounds"]), "round")
-    if summary["experiment"]["privacy"]["mechanism"] == "pooled":
+    mechanism = summary["experiment"]["privacy"]["mechanism"]
+    if mechanism == "pooled":
         return Tile("Trained", "One collection", f"{images} brought together in one place; {rounds}")
+    if mechanism == "alone":
+        return Tile("Trained alone", str(summary["hospitals"][0]["name"]), f"{images}, {rounds}; no update left")
     hospitals = counted(len(summary["hospitals"]), "hospital")
     return Tile(
         "Trained together",
@@ -62,11 +65,13 @@ def _promised(summary: Summary) -> Tile:
         some = any(h["epsilon"] for h in summary["hospitals"])
         why = "some hospitals claim no budget" if some else _why_nothing(summary)
         return Tile("Promised", "nothing", why)
-    hospital = next(h for h in summary["hospitals"] if h["epsilon"])
-    unit, delta = per_unit(summary), significant(hospital["delta"])
+    by_server = summary.get("central")
+    promise = by_server or next(h for h in summary["hospitals"] if h["epsilon"])
+    unit, delta = (by_server["unit"] if by_server else per_unit(summary)), significant(promise["delta"])
     means = f"privacy budget per {unit}, whole run (except with a probability of δ = {delta})"
+    means += ", not from the server" if by_server else ""
     means += (
-        "; so large that it rules nothing out for an image that took part"
+        f"; so large that it rules nothing out for {'a hospital' if by_server else 'an image'} that took part"
         if epsilon >= EMPTY_ABOVE
         else "; small is private"
     )
@@ -74,12 +79,15 @@ def _promised(summary: Summary) -> Tile:
 
 
 def _why_nothing(summary: Summary) -> str:
-    mechanism = summary["experiment"]["privacy"]["mechanism"]
+    settings = summary["experiment"]["privacy"]
+    bare = "no noise was added, nothing was limited"
+    if settings["epsilon"] == "none":
+        return bare
     return {
-        "none": "no noise was added, nothing was limited",
+        "none": bare,
         "clip_only": "clipping alone adds no noise, so it protects nobody",
         "noise_only": "noise without a limit on single images claims nothing",
-    }.get(mechanism, "no privacy budget is claimed")
+    }.get(settings["mechanism"], "no privacy budget is claimed")
 
 
 def _leaked(found: Sequence[Outcome]) -> Tile:

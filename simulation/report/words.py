@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from simulation.report import phrases
-from simulation.report.limits import run_limits, study_limits
+from simulation.report.limits import run_limits
 from simulation.report.numbers import counted, listed
 from simulation.report.outcomes import outcomes
 from simulation.report.words_attacks import attack_words
 from simulation.report.words_budget import protection_words
-from simulation.report.words_study import findings, group_words, groups_of
 from simulation.report.words_utility import people_words, utility_words
 
 Summary = dict[str, Any]
@@ -33,11 +32,6 @@ def run_words(summary: Summary) -> list[str]:
     return [sentence for chapter in run_chapters(summary) for sentence in chapter.sentences]
 
 
-def study_words(summary: Summary) -> list[str]:
-    """Return what a study's numbers mean, budget by budget."""
-    return [sentence for chapter in study_chapters(summary) for sentence in chapter.sentences]
-
-
 def run_chapters(summary: Summary) -> list[Chapter]:
     """Return the sentences of a run by chapter."""
     found = outcomes(summary["attacks"])
@@ -47,21 +41,6 @@ def run_chapters(summary: Summary) -> list[Chapter]:
         Chapter("What was promised", protection_words(summary)),
         Chapter("What leaked, and to whom", tuple(attack_words(found, summary))),
         Chapter("What is not promised", run_limits(summary)),
-    ]
-
-
-def study_chapters(summary: Summary) -> list[Chapter]:
-    """Return the sentences of a study by chapter."""
-    groups = groups_of(summary)
-    if not groups:
-        return [Chapter("What was compared", ("The study has no finished run.",))]
-    runs = sum(len(g.summaries) for g in groups)
-    compared = f"{counted(runs, 'run')} of the same training under {counted(len(groups), 'setting')} of protection."
-    return [
-        Chapter("Who trained", (*who_words(groups[0].summaries[0]), compared)),
-        Chapter("What was found", tuple(findings(groups))),
-        *(Chapter(g.label, tuple(group_words(g))) for g in groups),
-        Chapter("What is not promised", study_limits([s for g in groups for s in g.summaries])),
     ]
 
 
@@ -75,6 +54,11 @@ def who_words(summary: Summary) -> tuple[str, ...]:
         return (
             f"One model was trained on {images} brought together in one place, {what}, in {rounds}. "
             "Whoever holds that collection sees every image.",
+        )
+    if summary["experiment"]["privacy"]["mechanism"] == "alone":
+        return (
+            f"One hospital ({hospitals[0]['name']}) trained a model by itself on its own {images}, {what}, in "
+            f"{rounds}. Nothing left it during training; whoever gets the model gets what it holds.",
         )
     names = listed([str(h["name"]) for h in hospitals])
     together = f"{counted(len(hospitals), 'hospital')} ({names}) trained one model"

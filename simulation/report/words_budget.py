@@ -27,13 +27,16 @@ NO_FORMAL_SAFETY = (
 
 def protection_words(summary: Summary) -> tuple[str, ...]:
     """Say what was promised to the people in the images, and how far that carries."""
-    alone = {"none": NOTHING, "clip_only": CLIPPING_ALONE, "noise_only": NOISE_ALONE}
-    mechanism = summary["experiment"]["privacy"]["mechanism"]
-    if mechanism in alone:
-        return (alone[mechanism],)
+    settings = summary["experiment"]["privacy"]
+    bare = {"none": NOTHING, "clip_only": CLIPPING_ALONE, "noise_only": NOISE_ALONE}
+    if settings["mechanism"] in bare:
+        return (bare[settings["mechanism"]],)
+    if settings["epsilon"] == "none":
+        return (NOTHING,)
+    if settings["mechanism"] == "central":
+        return _central_words(summary["central"])
     unit = per_unit(summary)
-    where = "before anything left a hospital" if mechanism == "local" else "before each step of training"
-    words = [f"The influence of every single {unit} was limited and noise was added {where} (DP-SGD)."]
+    words = _dp_sgd(settings, unit)
     claimed = [h for h in summary["hospitals"] if h["epsilon"]]
     silent = [str(h["name"]) for h in summary["hospitals"] if not h["epsilon"]]
     if claimed:
@@ -43,6 +46,46 @@ def protection_words(summary: Summary) -> tuple[str, ...]:
     words += _larger_units(claimed, unit)
     if silent:
         words.append(f"For {listed(silent)} no epsilon is claimed.")
+    return tuple(words)
+
+
+def _dp_sgd(settings: Summary, unit: str) -> list[str]:
+    """Say how single units were protected, and whom the noise protects from."""
+    mechanism = settings["mechanism"]
+    if mechanism != "distributed":
+        where = "before anything left a hospital" if mechanism == "local" else "before each step of training"
+        return [f"The influence of every single {unit} was limited and noise was added {where} (DP-SGD)."]
+    few = int(settings["colluders"])
+    told = (
+        f"even if {counted(few, 'hospital')} told the server what noise {'it' if few == 1 else 'they'} added"
+        if few
+        else "as long as no hospital tells the server what noise it added"
+    )
+    return [
+        f"The influence of every single {unit} was limited, and every hospital added a share of the noise before a "
+        "secure sum: only the sum of all updates, with all shares in it, is opened (DP-SGD).",
+        f"What the noise promises holds against the server {told}.",
+    ]
+
+
+def _central_words(central: Summary) -> tuple[str, ...]:
+    """Say what a server that adds the noise promises to whole hospitals, and that it sees everything itself."""
+    words = [
+        "The influence of every whole hospital was limited, and the server added noise to the mean of their updates "
+        "before anybody else saw the model.",
+        "This protects from whoever receives the models, other hospitals among them, and not from the server: it sees "
+        "every update as it is. No budget per image is claimed.",
+    ]
+    if central["epsilon"]:
+        upper = float(central["epsilon"]["upper"])
+        words.insert(
+            1,
+            f"The privacy budget (epsilon) spent per hospital over the whole run is at most {significant(upper)}, with "
+            f"delta {significant(central['delta'])}, over {counted(int(central['steps']), 'noisy step')}. Smaller is "
+            "more private.",
+        )
+        if upper >= EMPTY_ABOVE:
+            words.append(NO_FORMAL_SAFETY)
     return tuple(words)
 
 
@@ -59,7 +102,9 @@ def _larger_units(claimed: list[Summary], unit: str) -> list[str]:
 
 
 def highest_epsilon(summary: Summary) -> float | None:
-    """Return the largest budget claimed for any hospital; None where any of them claims nothing."""
+    """Return the largest budget claimed for any hospital, or by the server; None where any of them claims nothing."""
+    if summary.get("central"):
+        return float(summary["central"]["epsilon"]["upper"]) if summary["central"]["epsilon"] else None
     hospitals = summary["hospitals"]
     if not hospitals or any(not h["epsilon"] for h in hospitals):
         return None

@@ -1,0 +1,226 @@
+"""The first screen of a study of budgets: which budget, why, how accurate, how risky, and what is not promised."""
+
+from dataclasses import dataclass
+from typing import final
+
+from simulation.report import phrases
+from simulation.report.budgets_numbers import Row, capital, exact, of
+from simulation.report.budgets_rows import Budgets, Setting, goal
+from simulation.report.numbers import budget, counted, decimal, listed, percent, significant
+from simulation.report.placements_words import SEATS
+from simulation.report.words_budget import EMPTY_ABOVE
+
+WITH = {
+    "local": "with noise at each hospital",
+    "distributed": "with noise shared in a secure sum",
+    "central": "with noise at the server",
+    "pooled": "with all data in one place",
+}
+EMPTY_BOUND = 0.99  # from which on a bound is said to rule nothing out
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """One of the questions of the first screen.
+
+    Attributes:
+        question: in a reader's words.
+        number: the answer in a glance.
+        lines: what the number needs to be understood, a sentence each.
+    """
+
+    question: str
+    number: str
+    lines: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Lead:
+    """The first sentence of the page.
+
+    Attributes:
+        level: its tone, as in the style sheet.
+        text: what is recommended, or that nothing is.
+        about: which setting the answers below are about.
+        why: the reasons.
+    """
+
+    level: str
+    text: str
+    about: str
+    why: tuple[str, ...]
+
+
+def lead(budgets: Budgets) -> Lead:
+    """Say which budget is recommended and why, or why none is."""
+    found, chosen = budgets.study["recommended"], budgets.recommended
+    if chosen is None:
+        about = f"The answers below are for {budgets.shown.label}, the setting that came closest."
+        return Lead(_tone(budgets), f"No budget is recommended{_because(budgets)}.", about, tuple(found["why"]))
+    metric, allowed = budgets.measure.label, significant(budgets.tolerance)
+    name = f"ε = {budget(chosen.budget)} {WITH[chosen.mechanism]}"
+    quiet = "There and at every smaller budget tried no attack did better than guessing"
+    if found["shown"]:
+        text = f"Recommended: {name}. {quiet}, and privacy costs at most {allowed} {metric}."
+    else:
+        text = (
+            f"Recommended with a reservation: {name}. {quiet}; that privacy costs at most {allowed} {metric} is likely "
+            "and not shown."
+        )
+    about = "Of all settings that pass both tests it is the one with the least noise. The answers below are for it."
+    return Lead("quiet" if found["shown"] else "mixed", text, about, tuple(found["why"]))
+
+
+def answers(budgets: Budgets) -> tuple[Answer, ...]:
+    """Answer the questions of the first screen for the setting that it is about."""
+    setting = budgets.shown
+    return (_accuracy(budgets, setting), _risk(setting), _budget(setting), _not_promised(budgets, setting))
+
+
+def _tone(budgets: Budgets) -> str:
+    return "mixed" if any(s.attack for s in budgets.settings) else "untested"
+
+
+def _because(budgets: Budgets) -> str:
+    """Say in a few words why no budget is recommended; empty where no single reason covers all mechanisms."""
+    candidates = budgets.candidates
+    if not candidates:
+        return ": no mechanism with a budget was tried"
+    if all(s.row["against_none"] is None for s in budgets.settings):
+        return ": nothing was trained without privacy to compare with"
+    first = [budgets.of(m)[0] for m in candidates]
+    if all(s.attack is None for s in first):
+        return ": no attack was tested"
+    if all(s.loud for s in first):
+        return ": even at the smallest budget tried an attack did better than guessing"
+    if all(
+        s.cost.estimate is None or s.cost.estimate < -budgets.tolerance for m in candidates for s in _quiet(budgets, m)
+    ):
+        allowed = f"{significant(budgets.tolerance)} {budgets.measure.label}"
+        return f": where no attack did better than guessing, privacy costs more than {allowed}"
+    return ""
+
+
+def _quiet(budgets: Budgets, mechanism: str) -> list[Setting]:
+    """Return a mechanism's settings from the smallest budget up to where an attack works or none was tested."""
+    found: list[Setting] = []
+    for setting in budgets.of(mechanism):
+        if not setting.quiet:
+            break
+        found.append(setting)
+    return found
+
+
+def _accuracy(budgets: Budgets, setting: Setting) -> Answer:
+    measure, own = budgets.measure, setting.utility
+    number = "not measured" if own.estimate is None else f"{measure.label} {exact(own.estimate)}"
+    guess = f"; {decimal(measure.guess)} is guessing" if measure.guess is not None else ""
+    seeds = "one seed" if setting.row["seeds"] == 1 else f"mean of {setting.row['seeds']} seeds"
+    first = capital(own.why if own.estimate is None else own.span)
+    lines = [f"{first}; {of(budgets.heldout)} never trained on, {seeds}{guess}."]
+    if measure.key == "auroc" and own.estimate is not None:
+        lines.append(f"It tells {significant(100 * own.estimate)} of 100 pairs of images apart; guessing: 50.")
+    others = (
+        ("Federated, without privacy", budgets.get("none")),
+        ("All data in one place, same ε", budgets.get("pooled", setting.budget) if setting.budget else None),
+        ("All data in one place, without privacy", budgets.get("pooled")),
+    )
+    lines += [f"{name}: {s.utility.said}." for name, s in others if s is not None and s is not setting]
+    if setting.mechanism != "none" and setting.row["against_none"] is not None:
+        lines.append(f"What privacy changes, image by image: {setting.cost.said_signed}.")
+    return Answer("How accurate is the model?", number, tuple(lines))
+
+
+def _risk(setting: Setting) -> Answer:
+    question, attack = "What could an attacker get?", setting.attack
+    lines: list[str] = []
+    if attack is None:
+        number = "not tested"
+        lines.append(f"{capital(setting.row['why'].get('attack', 'no attack was made'))}.")
+    else:
+        number = f"{attack['hits']:,} of {attack['targets']:,}"
+        seat = SEATS.get(attack["placement"], attack["placement"])
+        ends = f"95% interval {percent(attack['low'])} to {percent(attack['high'])}"
+        better = "better" if attack["above_null"] else "no better"
+        lines += [
+            f"images {goal(attack)}: {percent(attack['rate'])}, {ends}. The strongest attack tried: "
+            f"{attack['attack']}, from the seat of {seat}.",
+            f"Guessing gets {percent(attack['null'])}: the attack is {better} than guessing (95% confidence).",
+        ]
+    lines.append(bound_words(setting))
+    return Answer(question, number, tuple(lines))
+
+
+def bound_words(setting: Setting) -> str:
+    """Say what the formal bound rules out."""
+    bounds, unit = setting.row["bounds"], setting.row["protects"]
+    if bounds is None:
+        return "No formal bound holds: nothing limits what an attacker may get."
+    among = f"{round(1 / bounds['prior']):,} equally likely candidates"
+    if bounds["worst_case"] >= EMPTY_BOUND:
+        return (
+            f"The formal bound on finding one {unit} among {among} is about 1 ({percent(bounds['worst_case'])}): it "
+            "rules nothing out, and safety rests on the attacks that were tried."
+        )
+    return (
+        f"Formal bound: whatever an attacker knows and tries, finding one {unit} among {among} succeeds with a "
+        f"probability of at most {percent(bounds['worst_case'])} (guessing: {percent(bounds['prior'])})."
+    )
+
+
+def _budget(setting: Setting) -> Answer:
+    question, row = "What does the budget promise?", setting.row
+    if setting.epsilon is None:
+        return Answer(question, "nothing", ("No budget is claimed: no limit and no noise together protect anybody.",))
+    empty = "; so large that it rules nothing out" if setting.epsilon >= EMPTY_ABOVE else "; small is private"
+    lines = [
+        f"per {row['protects']}, over the whole run, except with a probability of δ = {significant(row['delta'])}"
+        f"{empty}.",
+        "That is the exact price; papers that use the RDP accountant of Opacus would print "
+        f"{significant(row['epsilon_opacus_rdp'])} for the same noise.",
+        f"Protects from: {row['against']}.",
+    ]
+    return Answer(question, f"ε ≤ {significant(setting.epsilon)}", tuple(lines))
+
+
+def _not_promised(budgets: Budgets, setting: Setting) -> Answer:
+    tests: list[Row] = [a for a in setting.row["attacks"] if a["above_null"] is not None]
+    lines: list[str] = []
+    if tests:
+        lines.append(f"Tried here: {listed(list(dict.fromkeys(a['attack'] for a in tests)))}. Others may get more.")
+        lines += _unnoticed(tests)
+    else:
+        lines.append("No attack was tried in this setting, so nothing is known about any.")
+    unit = setting.row["protects"]
+    if unit is not None and unit != "hospital":
+        lines.append(f"The budget counts one {unit}: a patient with several is protected less.")
+    if budgets.first["data"] == "phantom":
+        lines.append("All images here are synthetic: real patients' images have to be measured anew.")
+    return Answer("What is not promised?", "Attacks not tried", tuple(lines))
+
+
+def _unnoticed(tests: list[Row]) -> list[str]:
+    """Say up to which true rate the weakest test may have missed an attack; rates of other goals lie below."""
+    known = [a for a in tests if a["noticed_from"] is not None]
+    blind = [a for a in tests if a["noticed_from"] is None and a["goal"] not in ("members", "labels")]
+    if blind:
+        few = counted(int(blind[0]["targets"]), "image")
+        return [f"With {few} attacked, no rate of images {goal(blind[0])} would have been noticed."]
+    if not known:
+        return []
+    weakest = max(known, key=lambda a: float(a["noticed_from"]))
+    return [
+        f"With {counted(int(weakest['targets']), 'image')} attacked, a true rate below "
+        f"{percent(weakest['noticed_from'])} of images {goal(weakest)} may go unnoticed."
+    ]
+
+
+def by_mechanism(budgets: Budgets) -> tuple[str, ...]:
+    """Say what the same rule would recommend for each mechanism by itself."""
+    found = budgets.study["recommended"]["by_mechanism"]
+    return tuple(
+        f"{capital(phrases.mechanism(name))}: {'no budget passes' if at is None else f'ε = {budget(at)}'}."
+        for name, at in found.items()
+    )
