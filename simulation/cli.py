@@ -28,6 +28,8 @@ app.command("budgets")(cli_budgets.budgets)
 app.command("placements")(cli_placements.placements)
 app.add_typer(cli_data.app, name="data")
 
+INTERRUPTED = 130
+
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results.")]
 Engine = Annotated[str | None, typer.Option("--engine", help="inline, ray or flower.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of the same settings stopped.")]
@@ -113,13 +115,14 @@ def main() -> None:
     """Run the command line: one sentence and an exit code where something is wrong, never a traceback."""
     error = Console(stderr=True)
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == INTERRUPTED:  # typer returns the code of an interruption instead of raising it
+            raise KeyboardInterrupt
     except FedwardError as problem:
         error.print(str(problem), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(problem.exit_code)
     except KeyboardInterrupt:
         error.print("Interrupted; go on with --resume and the same --out.")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as problem:  # click's own errors carry a sentence and a code
         code = getattr(problem, "exit_code", None)
         if code is None:
