@@ -36,7 +36,17 @@ def equal_noise_rows(
     """
     if experiment.training.local_steps != 1:
         return []
-    return [r for budget in budgets if budget != "none" for r in _rows(experiment, units, float(budget))]
+    base = _open(experiment) if experiment.privacy.mechanism == "distributed" else experiment
+    return [r for budget in budgets if budget != "none" for r in _rows(base, units, float(budget))]
+
+
+def _open(experiment: Experiment) -> Experiment:
+    """Return a `distributed` experiment without the secure sum that only this mechanism needs."""
+    return experiment.updated(
+        training={"secure_sum": False},
+        privacy={"mechanism": "none", "epsilon": None, "noise_multiplier": None},
+        adversary={"placement": "none", "seat": None, "colluders": 0, "rounds": None},
+    )
 
 
 def _rows(base: Experiment, units: Mapping[str, int], budget: float) -> list[dict[str, Any]]:

@@ -298,6 +298,15 @@ def test_no_equal_noise_with_several_local_steps_and_a_reason_for_what_cannot_be
     assert two["local"]["epsilon_upper"] > 8
 
 
+@pytest.mark.parametrize("mechanism", ["local", "distributed", "central"])
+def test_equal_noise_is_the_same_whichever_cells_experiment_is_given(mechanism: str) -> None:
+    made = study((8.0,))
+    cell = at(made.experiment, Setting(mechanism, 1e3), SIZES).updated(  # pyright: ignore
+        adversary={"placement": "aggregate" if mechanism == "distributed" else "server", "attacks": ["inversion"]}
+    )
+    assert equal_noise_rows(cell, SIZES, (8.0,)) == equal_noise_rows(made.experiment, SIZES, (8.0,))
+
+
 # --- the command
 
 
