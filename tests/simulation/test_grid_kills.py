@@ -102,7 +102,7 @@ def test_kill_a_worker_then_the_driver_then_resume(small: Make, config: Path, tm
     assert f"{len(finished)} of {CELLS} cells were finished before" in told
     assert stamps(out).items() >= finished.items()
     study = json.loads(text)
-    assert [row["cell"] for row in study["cells"]][0] == "none-seed-10"
+    assert study["cells"][0]["cell"] == "none-seed-10"
     until(lambda: not marked())
 
     settings = small(**SETTINGS)
