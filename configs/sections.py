@@ -20,7 +20,7 @@ PER_RECORD: tuple[Mechanism, ...] = ("local", "distributed", "pooled", "alone")
 PRICED: tuple[Mechanism, ...] = (*PER_RECORD, "central")
 # Those whose data stand elsewhere than in the federation: they exist without privacy too, as twins to compare with.
 TWINS: tuple[Mechanism, ...] = ("pooled", "alone")
-ModelName = Literal["resnet9", "wide_resnet", "scattering", "convnet", "unet"]
+ModelName = Literal["resnet9", "wide_resnet", "scattering", "histograms", "convnet", "unet"]
 LossName = Literal["binary", "categorical", "dice", "dice_ce"]
 Unit = Literal["image", "lesion", "scan"]
 
@@ -190,8 +190,6 @@ class PrivacySettings(Section):
             raise ValueError(f"mechanism '{self.mechanism}' claims no epsilon; leave it empty or set mechanism")
         if self.mechanism in ("none", "clip_only") and self.noise_multiplier is not None:
             raise ValueError(f"mechanism '{self.mechanism}' adds no noise; leave noise_multiplier empty")
-        if self.update_norm is not None and self.mechanism != "central":
-            raise ValueError("update_norm is for mechanism 'central'; leave it empty")
         return self
 
     @property

@@ -60,15 +60,17 @@ class Mixture:
 def participations(*, sample_rate: float, steps: int, delta: float) -> tuple[Array, Array, float]:
     """Return k, Bin(steps, sample_rate) at k, and the probability of the k left out.
 
-    The window leaves out less than 1e-9 of ``delta``.
+    The window leaves out less than 1e-9 of ``delta``. Sample rate 1: every step, and nothing is left out.
     """
+    if sample_rate == 1.0:
+        return np.array([float(steps)]), np.ones(1), 0.0
     mean = steps * sample_rate
     level = math.log(1.0 / delta) + 25.0
     reach = math.sqrt(2.0 * mean * level) + level
     low, high = max(0, math.floor(mean - reach)), min(steps, math.ceil(mean + reach))
     k = np.arange(low, high + 1, dtype=np.float64)
     choose = gammaln(steps + 1.0) - gammaln(k + 1.0) - gammaln(steps - k + 1.0)
-    absent = np.zeros_like(k) if sample_rate == 1.0 else (steps - k) * math.log1p(-sample_rate)
+    absent = (steps - k) * math.log1p(-sample_rate)
     weight = np.exp(choose + k * math.log(sample_rate) + absent)
     below = float(bdtr(low - 1, steps, sample_rate)) if low > 0 else 0.0
     above = float(bdtrc(high, steps, sample_rate)) if high < steps else 0.0

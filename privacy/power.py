@@ -129,7 +129,7 @@ def mixture_power(noise_multiplier: float, sample_rate: float, steps: int, level
     """
     k, weight, _ = participations(sample_rate=sample_rate, steps=steps, delta=1e-12)
     low = float(k[0])
-    if low > 0.0:  # false alarms come from fewer participations than happen
+    if low > 0.0 and sample_rate < 1.0:  # false alarms come from fewer participations than happen
         k = np.arange(k[-1] + 1.0)
         weight = np.concatenate([np.zeros(len(k) - len(weight)), weight])
     present = math.log(0.5 * sample_rate if halved else sample_rate)

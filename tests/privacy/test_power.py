@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 import privacy
+from privacy.closed_form import participations
 from privacy.rdp import opacus_epsilon
 from tests.privacy.calls import Threat, bound
 
@@ -102,3 +103,22 @@ def test_the_settings_of_the_paper(q: float, t: int, n: int, threat: Threat, exp
         s: Any = brentq(excess, 0.3, 100.0)
         digits = 0.5 * 10.0 ** (np.floor(np.log10(value)) - (2 if value > 0.1 else 1)) / value
         assert bound(s, q, t, 1 / n, threat) == pytest.approx(value, rel=max(digits, 2e-3) * 1.01)
+
+
+@pytest.mark.parametrize("steps", [1, 70, 2_000, 20_000])
+def test_of_a_record_that_is_in_every_step_the_weights_are_one(steps: int) -> None:
+    k, weight, dropped = participations(sample_rate=1.0, steps=steps, delta=1e-9)
+    assert (k.tolist(), weight.tolist(), dropped) == ([steps], [1.0], 0.0)
+    relaxed = [
+        privacy.reconstruction_bound(
+            noise_multiplier=s * math.sqrt(steps), sample_rate=1.0, steps=steps, prior=1e-3, threat="relaxed"
+        )
+        for s in (0.01, 0.05, 0.2)
+    ]
+    worst = [
+        privacy.reconstruction_bound(
+            noise_multiplier=s * math.sqrt(steps), sample_rate=1.0, steps=steps, prior=1e-3, threat="worst_case"
+        )
+        for s in (0.01, 0.05, 0.2)
+    ]
+    assert all(1e-3 <= r <= w + 1e-9 <= 1 + 1e-9 for r, w in zip(relaxed, worst, strict=True))
