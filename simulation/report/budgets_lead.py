@@ -95,9 +95,8 @@ def _because(budgets: Budgets) -> str:
         return ": no attack was tested"
     if all(s.loud for s in first):
         return ": even at the smallest budget tried an attack did better than guessing"
-    if all(
-        s.cost.estimate is None or s.cost.estimate < -budgets.tolerance for m in candidates for s in _quiet(budgets, m)
-    ):
+    quiet = [s.cost.estimate for m in candidates for s in _quiet(budgets, m)]
+    if quiet and all(cost is not None and cost < -budgets.tolerance for cost in quiet):
         allowed = f"{significant(budgets.tolerance)} {budgets.measure.label}"
         return f": where no attack did better than guessing, privacy costs more than {allowed}"
     return ""

@@ -5,6 +5,7 @@ from simulation.report.budgets_numbers import Row, capital, number, of
 from simulation.report.budgets_rows import Budgets, Setting, goal, rate
 from simulation.report.numbers import budget, listed, percent
 from simulation.report.placements_words import SEATS
+from simulation.report.words_budget import EMPTY_ABOVE, NO_FORMAL_SAFETY
 
 SHORT_GOALS = {
     "copied": "copying images",
@@ -31,6 +32,8 @@ def death_words(budgets: Budgets) -> list[str]:
             alike.setdefault(_death(budgets, name, row), []).append(SHORT_GOALS[key])
         parts = [capital(f"{listed(goals)}: {ending}") for ending, goals in alike.items()]
         words.append(f"{capital(phrases.mechanism(name))}. {'. '.join(parts)}.")
+    if any(s.budget is not None and s.budget >= EMPTY_ABOVE for name in tried for s in budgets.of(name)):
+        words.append(NO_FORMAL_SAFETY)
     return words
 
 

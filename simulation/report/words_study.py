@@ -7,7 +7,7 @@ from simulation.measures import Measure, leading
 from simulation.report import phrases
 from simulation.report.outcomes import Outcome, outcomes
 from simulation.report.words_attacks import attack_words
-from simulation.report.words_budget import CLIPPING_ALONE, NO_FORMAL_SAFETY, protection_words
+from simulation.report.words_budget import protection_words
 
 Summary = dict[str, Any]
 
@@ -75,5 +75,4 @@ def groups_of(study: Summary) -> list[Group]:
 def group_words(group: Group) -> list[str]:
     """Return what was promised to one group and what leaked, its seeds together; its utility stands in the tables."""
     first = group.summaries[0]
-    words = [w for w in protection_words(first) if w not in (CLIPPING_ALONE, NO_FORMAL_SAFETY)]
-    return words + attack_words(group.outcomes, first)
+    return [*protection_words(first), *attack_words(group.outcomes, first)]

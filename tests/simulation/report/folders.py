@@ -97,10 +97,30 @@ def summary(key: float | str = 8.0, *, attacked: bool = True, names: tuple[str, 
         **utility(auroc, names),
         "heldout": 160,
         "public_data": "3000 synthetic images" if attacked else None,
+        "central": None,
         "hospitals": [hospital(name, epsilon, mechanism=mechanism) for name in names],
         "attacks": [attack(name, key) for name in names] if attacked else [],
         "words": [],
     }
+
+
+def mechanism_summary(mechanism: str, budget: float | str) -> Summary:
+    """Return the summary of a run under any mechanism."""
+    if isinstance(budget, str) and mechanism not in ("pooled", "alone"):
+        content = summary("clip_only" if mechanism == "noise_only" else mechanism)
+        content["experiment"]["privacy"]["mechanism"] = mechanism
+        return content
+    names = {"pooled": ("pooled",), "alone": HOSPITALS[:1]}.get(mechanism, HOSPITALS)
+    key = "none" if isinstance(budget, str) else 8.0 if budget < 100 else 1e9
+    content = summary(key, attacked=mechanism != "alone", names=names)
+    content["experiment"]["privacy"].update(mechanism=mechanism, epsilon=budget)
+    if mechanism == "central":
+        first = content["hospitals"][0]
+        terms = ("noise_multiplier", "sample_rate", "steps", "delta", "epsilon", "epsilon_opacus_rdp")
+        content["central"] = {"unit": "hospital", **{name: first[name] for name in terms}}
+        for row in content["hospitals"]:
+            row.update(epsilon=None, epsilon_opacus_rdp=None, delta=None, noise_multiplier=0.0)
+    return content
 
 
 def utility(auroc: float, names: tuple[str, ...]) -> Summary:
@@ -187,24 +207,6 @@ def write_run(folder: Path, content: Summary, *, pictures: bool = True) -> Path:
             writer.writerow([r, len(names), len(names), 0.7, *values, *own])
     if content["attacks"]:
         _write_attacks(folder, content, pictures)
-    return folder
-
-
-def write_study(folder: Path, keys: tuple[float | str, ...], *, seeds: tuple[int, ...] = (10,)) -> Path:
-    """Write a study's folder with one cell per budget and seed."""
-    cells: list[Summary] = []
-    for key in keys:
-        for seed in seeds:
-            content = summary(key)
-            content["experiment"]["seed"] = seed
-            name = f"{key}-seed-{seed}"
-            write_run(folder / "cells" / name, content)
-            mechanism = key if isinstance(key, str) else "local"
-            number = "none" if isinstance(key, str) else key
-            row = {"cell": name, "mechanism": mechanism, "budget": number, "seed": seed}
-            cells.append({**row, "folder": f"cells/{name}", "summary": content})
-    study = {"kind": "study", "title": "demo", "axes": {"budgets": ["none", 8]}, "cells": cells}
-    (folder / "summary.json").write_text(json.dumps(study), encoding="utf-8")
     return folder
 
 

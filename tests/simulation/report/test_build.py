@@ -8,9 +8,11 @@ import pytest
 from configs import InputError
 from simulation.report.build import build_comparison, build_report
 from simulation.report.words import run_words
-from tests.simulation.report.folders import HOSPITALS, segmentation, summary, write_run, write_study
+from tests.simulation.report.folders import HOSPITALS, segmentation, summary, write_run
 from tests.simulation.report.pages import Page
+from tests.simulation.report.studies import USUAL, Grid, study, write
 
+BOTH: Grid = {key: value for key, value in USUAL.items() if key in (("none", "none"), ("local", 8.0))}
 HOSTILE = '<script>alert("x")</script>]&\'"'
 
 
@@ -23,7 +25,7 @@ def folders(root: Path) -> dict[str, Path]:
         "attacked": write_run(root / "attacked", summary(1e9)),
         "bare": write_run(root / "bare", summary(8.0, attacked=False)),
         "none": write_run(root / "none", summary("none")),
-        "study": write_study(root / "study", ("none", 1e9, 8.0)),
+        "study": write(root / "study", study()),
     }
 
 
@@ -55,8 +57,8 @@ def test_every_figure_holds_a_table(tmp_path: Path):
     assert all("table" in figure for figures in counts.values() for figure in figures)
     # utility, people, epsilon, copies, recognised and a strip; no adversary: the first three; no claim: no epsilon
     assert [len(counts[name]) for name in ("attacked", "bare", "none")] == [6, 3, 5]
-    # three panels, three figures over the budget, three galleries
-    assert len(counts["study"]) == 9
+    # utility, risk of four mechanisms, noise, hospitals; of the settings in panels four have pictures, in galleries too
+    assert len(counts["study"]) == 7 + 4 + 4
 
 
 def test_headings_go_down_one_level_at_a_time(tmp_path: Path):
@@ -161,23 +163,6 @@ def test_sentences_are_made_anew_from_the_numbers(tmp_path: Path):
     assert all(sentence in text for sentence in run_words(content))
 
 
-def test_study_page_holds_every_setting_beside_its_null(tmp_path: Path):
-    page = Page(built(write_study(tmp_path, ("none", 1e9, 8.0), seeds=(10, 11))))
-    assert "Images could be copied with no protection and at ε = 10⁹" in page.text
-    assert "236 of 256" not in page.text
-    assert "472 of 512 (92%)" in page.text
-    assert len(page.all("img")) == 3 * 3 * (4 + 8)
-
-
-def test_study_page_shows_what_each_setting_costs_whom(tmp_path: Path):
-    page = Page(built(write_study(tmp_path, ("none", 8.0))))
-    assert "What each setting costs whom" in page.text
-    # the three measured attributes lose .1 each, the classes nothing: those come last
-    order = [page.text.index(f"{name} ") for name in ("age: 60 to 79 AUROC", "class: attention Called right")]
-    assert order == sorted(order)
-    assert "age: 60 to 79 AUROC 60 0.68 (0.63 to 0.72) 0.58 (0.53 to 0.62)" in page.text
-
-
 def test_a_run_that_outlines_organs_makes_a_page_in_its_own_words(tmp_path: Path):
     page = Page(built(write_run(tmp_path / "run", segmentation())))
     assert page.problems == []
@@ -195,13 +180,13 @@ def glossary_of(page: Page) -> str:
 
 
 def test_comparison_stands_runs_side_by_side(tmp_path: Path):
-    runs = [write_run(tmp_path / "one", summary(1e9)), write_study(tmp_path / "two", ("none", 8.0))]
+    runs = [write_run(tmp_path / "one", summary(1e9)), write(tmp_path / "two", study(BOTH, seeds=1))]
     page = Page(build_comparison(runs, tmp_path / "both.html").read_text(encoding="utf-8"))
     assert page.problems == []
     ids = [a["id"] for _, a in page.elements if a.get("id")]
     assert len(ids) == len(set(ids))
     assert "3 runs side by side" in page.text
-    assert "two: 8.0-seed-10" in page.text
+    assert "two: local-8.0-seed-10" in page.text
     assert "privacy.epsilon" in page.text
     assert "training.rounds" not in page.text
     assert build_comparison(runs, tmp_path) == tmp_path / "report.html"

@@ -4,27 +4,13 @@ from typing import Any
 import pytest
 
 from simulation.report.outcomes import level, outcomes
-from simulation.report.words import run_words, study_words
-from tests.simulation.report.folders import segmentation, summary
+from simulation.report.tiles import run_tiles
+from simulation.report.words import run_words
+from tests.simulation.report.folders import mechanism_summary, segmentation, summary
 
 EPSILON_NAMED = re.compile(r"(ε|epsilon)\)?[^.]{0,40}?(=|≤|at most)\s*\d", re.IGNORECASE)
 CLIPPING = "Clipping alone changes nothing: it adds no noise, so the attack recovers as much as without it"
 EMPTY_BOUND = "not on a guarantee"
-
-
-def study(*keys: float | str) -> dict[str, Any]:
-    cells = [
-        {
-            "cell": f"{key}",
-            "mechanism": key if isinstance(key, str) else "local",
-            "budget": "none" if isinstance(key, str) else key,
-            "seed": 10,
-            "folder": "x",
-            "summary": summary(key),
-        }
-        for key in keys
-    ]
-    return {"kind": "study", "title": "demo", "axes": {}, "cells": cells}
 
 
 def words(key: float | str, **kwargs: Any) -> str:
@@ -36,8 +22,6 @@ def test_clipping_alone_is_said_to_protect_nobody_only_where_it_is_alone():
     assert "no epsilon can be claimed" in words("clip_only")
     assert CLIPPING not in words("none")
     assert CLIPPING not in words(8.0)
-    assert CLIPPING in " ".join(study_words(study("clip_only", 8.0)))
-    assert CLIPPING not in " ".join(study_words(study("none", 8.0)))
 
 
 @pytest.mark.parametrize("key", ["none", "clip_only"])
@@ -63,8 +47,6 @@ def test_empty_bounds_are_said_in_words_only_where_budgets_are_large():
     assert EMPTY_BOUND in words(1e9)
     assert EMPTY_BOUND not in words(8.0)
     assert EMPTY_BOUND not in words("none")
-    assert EMPTY_BOUND in " ".join(study_words(study(1e9, 8.0)))
-    assert EMPTY_BOUND not in " ".join(study_words(study("none", 8.0)))
 
 
 @pytest.mark.parametrize("key", ["none", "clip_only", 1e9, 8.0])
@@ -177,16 +159,6 @@ def test_pooled_data_are_not_said_to_stay():
     assert "stayed where they were" not in text
 
 
-def test_study_names_the_largest_budget_at_which_nothing_beat_the_null():
-    quiet = study("none", 1e9, 8.0)
-    for row in quiet["cells"][2]["summary"]["attacks"]:
-        row["identified_informed"] = row["rank1"]
-    text = " ".join(study_words(quiet))
-    assert "no attack did measurably better than guessing (the null) is ε = 8. The model's AUROC there is 0.78." in text
-    assert "gives with no protection and at ε = 10⁹." in text
-    assert "At no budget that was tried did all attacks fail." in " ".join(study_words(study("none", 1e9)))
-
-
 def test_levels_follow_the_tests_and_not_the_rates():
     assert level(outcomes(summary("none")["attacks"])) == "copied"
     assert level(outcomes(summary(8.0)["attacks"])) == "informed"
@@ -210,3 +182,42 @@ def test_a_row_for_all_hospitals_stands_for_the_single_ones():
     (outcome,) = outcomes(rows)
     assert outcome.recovered is not None
     assert (outcome.recovered.hits, outcome.recovered.total) == (128, 256)
+
+
+def test_a_twin_without_privacy_promises_nothing():
+    for mechanism in ("pooled", "alone"):
+        text = " ".join(run_words(mechanism_summary(mechanism, "none")))
+        assert "no privacy budget (epsilon) can be claimed" in text
+        assert "DP-SGD" not in text
+        assert "DP-SGD" in " ".join(run_words(mechanism_summary(mechanism, 8.0)))
+
+
+def test_a_hospital_alone_sends_nothing():
+    content = mechanism_summary("alone", 8.0)
+    text = " ".join(run_words(content))
+    assert "Nothing left it during training" in text
+    assert "one update of the model per round" not in text
+    assert run_tiles(content, [])[0].about == "Trained alone"
+
+
+def test_noise_shares_hold_in_the_sum_and_against_so_many_colluders():
+    content = mechanism_summary("distributed", 8.0)
+    assert "even if 1 hospital told the server what noise it added" in " ".join(run_words(content))
+    content["experiment"]["privacy"]["colluders"] = 2
+    assert "even if 2 hospitals told the server what noise they added" in " ".join(run_words(content))
+    content["experiment"]["privacy"]["colluders"] = 0
+    assert "as long as no hospital tells the server" in " ".join(run_words(content))
+
+
+def test_noise_at_the_server_is_promised_to_hospitals_and_not_from_it():
+    content = mechanism_summary("central", 8.0)
+    text = " ".join(run_words(content))
+    assert "spent per hospital over the whole run is at most 8, with delta 10⁻⁵, over 40 noisy steps" in text
+    assert "not from the server" in text
+    assert "No budget per image is claimed" in text
+    tile = run_tiles(content, [])[2]
+    assert tile.number == "ε ≤ 8"
+    assert "per hospital" in tile.meaning
+    assert "not from the server" in tile.meaning
+    assert EMPTY_BOUND in " ".join(run_words(mechanism_summary("central", 1e9)))
+    assert EMPTY_BOUND not in text

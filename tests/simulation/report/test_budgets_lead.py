@@ -1,0 +1,205 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import InputError
+from simulation.report.budgets_lead import Answer, answers, by_mechanism, lead
+from simulation.report.budgets_rows import Budgets
+from simulation.report.build import build_report
+from tests.simulation.report.pages import Page
+from tests.simulation.report.studies import USUAL, Grid, attack, difference, study, write
+
+Row = dict[str, Any]
+FEDERATED = ("local", "distributed", "central")
+
+
+def changed(grid: Grid, **mechanisms: tuple[float, str]) -> Grid:
+    """The usual grid in which every setting with a budget of some mechanisms is another."""
+    return {key: mechanisms.get(key[0], value) if key[1] != "none" else value for key, value in grid.items()}
+
+
+def cards(content: Row) -> dict[str, Answer]:
+    return {a.question: a for a in answers(Budgets(content))}
+
+
+def said(content: Row, question: str) -> str:
+    (card,) = (a for a in answers(Budgets(content)) if question in a.question)
+    return " ".join((card.number, *card.lines)).replace("\u00a0", " ")
+
+
+LOUD = changed(USUAL, **dict.fromkeys(FEDERATED, (0.88, "copied")))
+USELESS = changed(USUAL, **dict.fromkeys(FEDERATED, (0.6, "quiet")))
+UNTESTED = changed(USUAL, **dict.fromkeys(FEDERATED, (0.88, "nobody")))
+NO_TWIN: Grid = {key: value for key, value in USUAL.items() if key[0] != "none"}
+NO_BUDGET: Grid = {key: value for key, value in USUAL.items() if key[1] == "none"}
+MIXED = changed(USUAL, local=(0.6, "quiet"), distributed=(0.88, "copied"), central=(0.88, "nobody"))
+
+
+def test_the_recommended_budget_is_said_with_its_mechanism_and_why():
+    found = lead(Budgets(study()))
+    assert found.level == "quiet"
+    assert found.text == (
+        "Recommended: ε = 8 with noise shared in a secure sum. There and at every smaller budget tried no attack did "
+        "better than guessing, and privacy costs at most 0.02 AUROC."
+    )
+    assert len(found.why) == 3
+
+
+def test_a_cost_that_is_not_shown_to_be_small_is_a_reservation():
+    content = study(changed(USUAL, distributed=(0.862, "quiet")))
+    found = lead(Budgets(content))
+    assert found.level == "mixed"
+    assert found.text.startswith("Recommended with a reservation: ε = 10⁹ with noise shared in a secure sum.")
+    assert "is likely and not shown" in found.text
+    assert "privacy costs at most 0.02 AUROC, " not in found.text
+
+
+@pytest.mark.parametrize(
+    ("grid", "because", "level"),
+    [
+        (LOUD, ": even at the smallest budget tried an attack did better than guessing.", "mixed"),
+        (USELESS, ": where no attack did better than guessing, privacy costs more than 0.02 AUROC.", "mixed"),
+        (UNTESTED, ": no attack was tested.", "mixed"),
+        (NO_TWIN, ": nothing was trained without privacy to compare with.", "mixed"),
+        (NO_BUDGET, ": no mechanism with a budget was tried.", "mixed"),
+        ({("none", "none"): (0.88, "nobody"), ("local", 8.0): (0.8, "nobody")}, ": no attack was tested.", "untested"),
+        (MIXED, ": where no attack did better than guessing, privacy costs more than 0.02 AUROC.", "mixed"),
+    ],
+)
+def test_no_recommendation_says_why(grid: Grid, because: str, level: str):
+    found = lead(Budgets(study(grid)))
+    assert found.text == f"No budget is recommended{because}"
+    assert found.level == level
+    assert found.why
+    assert "the setting that came closest" in found.about
+    assert "Recommended" not in found.text
+
+
+def test_a_cost_that_is_not_known_is_not_called_too_high():
+    content = study(USELESS)
+    for row in content["settings"]:
+        if row["mechanism"] in FEDERATED:
+            row["against_none"] = difference(None)
+    assert "costs more" not in lead(Budgets(content)).text
+
+
+def test_without_a_recommendation_the_most_accurate_quiet_setting_is_shown_and_named():
+    grid: Grid = {**LOUD, ("local", 1.0): (0.6, "quiet"), ("distributed", 1.0): (0.65, "quiet")}
+    found = Budgets(study(grid))
+    assert (found.shown.mechanism, found.shown.budget) == ("distributed", 1.0)
+    assert "ε = 1 (noise shared in a secure sum)" in lead(found).about
+    strict = Budgets(study(LOUD)).shown
+    assert (strict.mechanism, strict.budget) == ("distributed", 1.0)
+
+
+def test_accuracy_stands_beside_no_privacy_and_pooled_data_with_intervals_and_number():
+    text = said(study(), "accurate")
+    assert text.startswith("AUROC 0.875 95% interval 0.865 to 0.885; n = 160 images never trained on, mean of 2 seeds")
+    assert "0.50 is guessing" in text
+    assert "87.5 of 100 pairs" in text
+    assert "Federated, without privacy: 0.880 (95% interval 0.870 to 0.890)" in text
+    assert "All data in one place, same ε: 0.875 (95% interval 0.865 to 0.885)" in text
+    assert "All data in one place, without privacy: 0.885" in text
+    assert "−0.005 (95% interval −0.015 to +0.005)" in text
+
+
+def test_one_seed_is_said():
+    assert "one seed" in said(study(seeds=1), "accurate")
+    assert "mean of" not in said(study(seeds=1), "accurate")
+
+
+def test_what_was_not_measured_is_said_so():
+    grid: Grid = {**USUAL}
+    content = study(grid)
+    row = next(r for r in content["settings"] if (r["mechanism"], r["budget"]) == ("distributed", 8.0))
+    row["utility"] = {"estimate": None, "low": None, "high": None, "n": 160, "units": 3, "why": "one class only"}
+    text = said(content, "accurate")
+    assert text.startswith("not measured One class only")
+    assert "None" not in text
+
+
+def test_risk_is_said_with_its_null_its_interval_and_the_bound():
+    text = said(study(), "attacker")
+    assert text.startswith("4 of 64 images recognised when shown the candidates: 6.2%, 95% interval 0% to 13%.")
+    assert "imprint, from the seat of a malicious server" in text
+    assert "Guessing gets 5%: the attack is no better than guessing (95% confidence)." in text
+    assert "among 80 equally likely candidates succeeds with a probability of at most 9% (guessing: 1.2%)" in text
+    loud = said(study(LOUD), "attacker")
+    assert "the attack is better than guessing" in loud
+
+
+def test_a_bound_of_one_is_said_to_rule_nothing_out():
+    grid: Grid = {("none", "none"): (0.88, "copied"), ("local", 1e9): (0.88, "quiet")}
+    text = said(study(grid), "attacker")
+    assert "it rules nothing out" in text
+    assert "at most" not in text
+
+
+def test_nothing_tried_is_no_safety():
+    text = said(study(UNTESTED), "attacker")
+    assert text.startswith("not tested")
+    assert "no better" not in text
+    assert "No attack was tried in this setting" in said(study(UNTESTED), "not promised")
+
+
+def test_the_budget_is_said_exactly_and_as_papers_print_it_per_what_and_against_whom():
+    text = said(study(), "budget")
+    assert text.startswith(
+        "ε ≤ 8 per image, over the whole run, except with a probability of δ = 10⁻⁵; small is private"
+    )
+    assert "Opacus would print 8.8" in text
+    assert "Protects from: the server, the public and each other hospital by itself." in text
+    only: Grid = {("none", "none"): (0.88, "copied"), ("central", 8.0): (0.88, "copied")}
+    text = said(study(only), "budget")
+    assert "per hospital" in text
+    assert "not the server" in text
+    assert said(study(NO_BUDGET), "budget").startswith("nothing")
+
+
+def test_what_is_not_promised_names_attacks_power_units_and_data():
+    content = study()
+    text = said(content, "not promised")
+    assert "Tried here: imprint." in text
+    assert "With 64 images attacked, a true rate below 17% of images recognised among decoys may go unnoticed." in text
+    assert "counts one image" in text
+    assert "synthetic" in text
+    for cell in content["cells"]:
+        cell["summary"]["data"] = "real"
+    assert "synthetic" not in said(content, "not promised")
+
+
+def test_too_few_images_to_notice_anything_are_said():
+    content = study()
+    row = next(r for r in content["settings"] if (r["mechanism"], r["budget"]) == ("distributed", 8.0))
+    row["attacks"] = [attack("copied", 0, 3, 0.0, above=False) | {"noticed_from": None}]
+    assert "With 3 images attacked, no rate of images copied" in said(content, "not promised")
+
+
+def test_every_mechanism_has_its_own_answer():
+    found = by_mechanism(Budgets(study()))
+    assert "Noise shared in a secure sum: ε = 8." in found
+    assert "Noise at each hospital: no budget passes." in found
+    assert "All data in one place: ε = 8." in found
+
+
+def test_an_older_study_is_refused_with_what_to_do(tmp_path: Path):
+    content = study()
+    del content["settings"]
+    folder = write(tmp_path, content, ())
+    with pytest.raises(InputError, match="--resume"):
+        build_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_the_first_screen_is_on_the_page_before_anything_else(tmp_path: Path):
+    content = study()
+    text = Page(build_report(write(tmp_path, content)).read_text(encoding="utf-8")).text
+    order = ["Recommended: ε = 8", "How accurate", "What could an attacker get", "What does the budget promise", "Why "]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert text.index("What the comparison says") > places[-1]
+    for sentence in content["recommended"]["why"] + content["recommended"]["not_promised"]:
+        assert " ".join(sentence.split()) in text
+    assert copy.deepcopy(content) == content
