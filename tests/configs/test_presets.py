@@ -23,8 +23,8 @@ def experiment_of(name: str) -> Experiment:
 def test_every_preset_loads(name: str) -> None:
     experiment = experiment_of(name)
     assert experiment.task.root in (None, "phantom")
-    dataset = name.removeprefix("paper/").split("_")[0]
-    assert dataset in ("demo", "placements") or experiment.task.name.startswith(dataset)
+    dataset = name.removeprefix("paper/").removeprefix("paper_").split("_")[0]
+    assert dataset in ("demo", "placements", "budgets") or experiment.task.name.startswith(dataset)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -42,6 +42,40 @@ def test_the_papers_settings(name: str) -> None:
     assert study.axes.seeds == (10, 11, 100, 101, 110)
     assert {1.0, 8.0, 20.0, 1e9, 1e12, "none"} <= set(study.axes.budgets)
     assert study.experiment.task == experiment.task
+
+
+DATASETS = ("ham10000", "radimagenet", "msd_liver")
+PAPERS_BUDGETS = {"none", 1.0, 8.0, 20.0, 1e3, 1e6, 1e9, 1e12}
+SEVEN = {"alone", "pooled", "local", "distributed", "central", "clip_only", "noise_only"}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize(("name", "mechanisms"), [("paper_{}_laptop", 3), ("paper/{}_hospitals_dp", 7)])
+def test_the_papers_figure_has_utility_and_risk_over_epsilon(dataset: str, name: str, mechanisms: int) -> None:
+    study = load(name.format(dataset))
+    assert isinstance(study, Study)
+    experiment = study.experiment
+    assert set(study.axes.budgets) == PAPERS_BUDGETS
+    assert len(set(study.axes.mechanisms)) == len(study.axes.mechanisms) == mechanisms
+    assert {"pooled", "local", "distributed"} <= set(study.axes.mechanisms) <= SEVEN
+    assert len(study.axes.seeds) >= 3
+    assert experiment.adversary.placement == "malicious_server"
+    assert experiment.training.local_steps == 1  # or `distributed` could not be
+    assert experiment.hospitals.partition == "natural" or (experiment.hospitals.count or 0) >= 3
+    assert experiment.task.name == dataset
+    if name.startswith("paper/"):
+        paper = experiment_of(f"paper/{dataset}")
+        assert (experiment.task, experiment.training) == (paper.task, paper.training)
+        assert experiment.privacy == paper.privacy
+
+
+def test_the_phantom_grid_is_seven_mechanisms_at_eight_budgets() -> None:
+    study = load("budgets_phantom")
+    assert isinstance(study, Study)
+    assert set(study.axes.mechanisms) == SEVEN
+    assert set(study.axes.budgets) == PAPERS_BUDGETS
+    assert study.experiment.phantom
+    assert study.experiment.adversary.placement == "malicious_server"
 
 
 def test_units_are_the_datasets_own() -> None:
