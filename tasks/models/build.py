@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from configs.errors import InputError
 from tasks.models.convnet import ConvNet
+from tasks.models.histograms import HistogramsLinear
 from tasks.models.layers import CentredConv2d, StandardisedConv2d
 from tasks.models.resnet9 import ResNet9
 from tasks.models.scattering import ScatteringLinear
@@ -114,6 +115,8 @@ def _core(spec: ModelSpec) -> nn.Module:
             return WideResNet(channels, spec.outputs, spec.width)
         case "scattering":
             return ScatteringLinear((channels, sides[0], sides[1]), spec.outputs)
+        case "histograms":
+            return HistogramsLinear((sides[0], sides[1]), spec.outputs)
         case "convnet":
             return ConvNet((channels, sides[0], sides[1]), spec.outputs, spec.width)
         case "unet":

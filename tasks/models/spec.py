@@ -11,11 +11,12 @@ from configs.sections import ModelName
 MOST_OUTPUTS = 10_000
 MOST_CHANNELS = 16
 MOST_PIXELS = 2**26
+COLOURS = 3  # red, green, blue
 MOST_ROWS = 65_536
 MOST_BLOCK_FLOATS = 2**30
 # Widest first layer that is built, and the shortest side that survives an architecture's pooling.
-WIDEST = {"resnet9": 512, "wide_resnet": 64, "scattering": 512, "convnet": 512, "unet": 64}
-SHORTEST = {"resnet9": 8, "wide_resnet": 4, "scattering": 16, "convnet": 4, "unet": 1}
+WIDEST = {"resnet9": 512, "wide_resnet": 64, "scattering": 512, "histograms": 512, "convnet": 512, "unet": 64}
+SHORTEST = {"resnet9": 8, "wide_resnet": 4, "scattering": 16, "histograms": 8, "convnet": 4, "unet": 1}
 
 
 @final
@@ -64,7 +65,7 @@ class ModelSpec:
         kind: the architecture.
         shape: (channels, height, width) or (channels, depth, height, width) of the input.
         outputs: number of logits.
-        width: channels of the first layer; the scattering has none and ignores it.
+        width: channels of the first layer; the fixed features have none and ignore it.
         block: an additional wide block, None in every honest model.
     """
 
@@ -107,6 +108,8 @@ class ModelSpec:
         sides = self.shape[1:]
         if len(sides) != 2 and not (self.dense and len(sides) == 3):
             return f"a {self.kind} does not read images of shape {self.shape}"
+        if self.kind == "histograms" and self.shape[0] != COLOURS:
+            return f"histograms are of colours: images need {COLOURS} channels, not {self.shape[0]}; use scattering"
         return self._too_much(sides) or (None if self.block is None else self.block.problem(math.prod(self.shape)))
 
     def _too_much(self, sides: tuple[int, ...]) -> str | None:
