@@ -53,7 +53,7 @@ class BudgetAxis:
     def draw(self, drawing: Drawing, bottom: float) -> None:
         """Write the budgets that were tried below a figure."""
         for k, value in enumerate(self.budgets):
-            drawing.text(LEFT + self.width * (k + 0.5), bottom + 20, _written(value), "tick", "middle")
+            drawing.text(LEFT + self.width * (k + 0.5), bottom + 20, written(value), "tick", "middle")
         for k, name in enumerate(self.slots):
             for line, word in enumerate(SLOTS[name]):
                 at = self.edge + self.width * (k + 0.5)
@@ -65,9 +65,22 @@ class BudgetAxis:
 
 
 def shifts(names: Sequence[str], width: float) -> dict[str, float]:
-    """Return how far each series stands from the middle of a place of this width."""
+    """Return how far each of some marks stands from the middle of a place of this width."""
     step = min(STEP, 0.8 * width / max(1, len(names)))
     return {name: (k - (len(names) - 1) / 2) * step for k, name in enumerate(names)}
+
+
+def side_by_side(settings: Sequence[Setting], x: BudgetAxis) -> dict[str, list[tuple[float, Setting]]]:
+    """Return by mechanism where its settings stand: those that share a place stand beside each other in it."""
+    places: dict[float, list[Setting]] = {}
+    for setting in sorted(settings, key=lambda s: list(LOOKS).index(s.mechanism)):
+        places.setdefault(x(setting), []).append(setting)
+    found: dict[str, list[tuple[float, Setting]]] = {}
+    for middle, own in places.items():
+        moved = shifts([s.mechanism for s in own], x.width)
+        for setting in own:
+            found.setdefault(setting.mechanism, []).append((middle + moved[setting.mechanism], setting))
+    return {name: sorted(own, key=lambda pair: pair[0]) for name, own in found.items()}
 
 
 def legend(names: Sequence[str], text: Callable[[str], str] = phrases.mechanism) -> list[tuple[str, str]]:
@@ -86,15 +99,11 @@ def _slot(setting: Setting) -> str:
     return setting.mechanism if setting.mechanism in ("clip_only", "noise_only") else "none"
 
 
-def _written(value: float) -> str:
+def written(value: float) -> str:
+    """Write a budget for an axis: large ones as powers of ten, which are shorter."""
     if value < LARGEST_IN_FULL:
         return budget(value)
-    return budget(value) if budget(value).startswith("10") and "," not in budget(value) else power(value)
-
-
-def power(value: float) -> str:
-    """Write a large budget as a power of ten, shorter than in full."""
     exponent = len(f"{value:.0f}") - 1
-    factor = value / 10.0**exponent
-    raised = "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(exponent))
-    return f"10{raised}" if factor == 1 else f"{factor:.3g}×10{raised}"
+    factor = f"{value / 10.0**exponent:.3g}"
+    power = f"10{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(digit)] for digit in str(exponent))}"
+    return power if factor == "1" else f"{factor}×{power}"

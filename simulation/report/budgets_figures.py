@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from simulation.measures import scale_start
-from simulation.report.budgets_axis import LOOKS, BudgetAxis, legend, shifts, span
+from simulation.report.budgets_axis import LOOKS, BudgetAxis, legend, side_by_side, span
 from simulation.report.budgets_figure_tables import hospital_figures_table, noise_table, utility_table
 from simulation.report.budgets_numbers import Figures
 from simulation.report.budgets_risk import risk_figures
@@ -78,11 +78,10 @@ def noise_figure(budgets: Budgets) -> Figure | None:
     upright_axis(drawing, y, decades(low, high), significant, "standard deviation per coordinate, logarithmic")
     x, names = BudgetAxis(known), [m for m in budgets.mechanisms if any(s.mechanism == m for s in known)]
     x.draw(drawing, BOTTOM)
-    moved = shifts(names, x.width)
-    for name in names:
+    for name, own in side_by_side(known, x).items():
         shape, look = LOOKS[name]
-        points = [(x(s) + moved[name], y(float(s.row["noise_on_mean"])), s) for s in known if s.mechanism == name]
-        drawing.path(sorted((at, height) for at, height, s in points if s.budget is not None), f"{look} line guide")
+        points = [(at, y(float(s.row["noise_on_mean"])), s) for at, s in own]
+        drawing.path([(at, height) for at, height, s in points if s.budget is not None], f"{look} line guide")
         for at, height, _ in points:
             drawing.mark(at, height, shape, look, 5)
     caption = (
@@ -115,28 +114,25 @@ def hospitals_figure(budgets: Budgets) -> Figure | None:
         budgets.measure.label,
         TALL,
     )
+    left = f" The first {len(names)} of {budgets.hospitals} are drawn." if len(names) < budgets.hospitals else ""
     caption = (
         f"{budgets.measure.label} on each hospital's own held-out images (n at the right), with 95% intervals where "
         "there are enough. 'Each hospital alone' is its own model. A hospital without marks has too few images, or of "
-        "one class only."
+        f"one class only.{left}"
     )
     table = hospital_figures_table(budgets, beside)
     return Figure("hospitals-chart", title, caption, svg, tuple(legend([s.mechanism for s in beside])), table)
 
 
 def _series(drawing: Drawing, known: Sequence[Setting], x: BudgetAxis, y: Scale) -> None:
-    names = list(dict.fromkeys(s.mechanism for s in sorted(known, key=lambda s: list(LOOKS).index(s.mechanism))))
     x.draw(drawing, BOTTOM)
-    moved = shifts(names, x.width)
-    for name in names:
+    for name, own in side_by_side(known, x).items():
         shape, look = LOOKS[name]
-        own = [s for s in known if s.mechanism == name]
-        points = sorted((x(s) + moved[name], y(s.utility.estimate or 0.0)) for s in own if s.budget is not None)
-        drawing.path(points, f"{look} line guide")
-        for s in own:
-            at = x(s) + moved[name]
+        points = [(at, y(s.utility.estimate or 0.0), s) for at, s in own]
+        drawing.path([(at, height) for at, height, s in points if s.budget is not None], f"{look} line guide")
+        for at, height, s in points:
             span(drawing, at, y, (s.utility.low, s.utility.high), look)
-            drawing.mark(at, y(s.utility.estimate or 0.0), shape, look, 4.5)
+            drawing.mark(at, height, shape, look, 4.5)
 
 
 def _held(found: Sequence[tuple[Setting, Figures]]) -> str:

@@ -61,9 +61,9 @@ def lead(budgets: Budgets) -> Lead:
         return Lead(_tone(budgets), f"No budget is recommended{_because(budgets)}.", about, tuple(found["why"]))
     metric, allowed = budgets.measure.label, significant(budgets.tolerance)
     name = f"ε = {budget(chosen.budget)} {WITH[chosen.mechanism]}"
-    quiet = "There and at every smaller budget tried no attack did better than guessing"
+    quiet = "There and at every smaller budget tried no attack did measurably better than guessing"
     if found["shown"]:
-        text = f"Recommended: {name}. {quiet}, and privacy costs at most {allowed} {metric}."
+        text = f"Recommended: {name}. {quiet}, and privacy is shown to cost at most {allowed} {metric}."
     else:
         text = (
             f"Recommended with a reservation: {name}. {quiet}; that privacy costs at most {allowed} {metric} is likely "

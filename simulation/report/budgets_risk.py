@@ -67,10 +67,10 @@ def _figure(budgets: Budgets, mechanism: str) -> Figure:
     x.draw(drawing, BOTTOM)
     bounds = {
         key: [(x(s), y(v)) for s in settings if (v := bound(s, key)) is not None]
-        for key in ("bound_worst_case", "bound_relaxed")
+        for key in ("bound_relaxed", "bound_worst_case")
     }
     moved = shifts([*goals, "bounds"], x.width)
-    for (key, points), shape in zip(bounds.items(), ("pointer", "square"), strict=True):
+    for (key, points), shape in zip(bounds.items(), ("square", "pointer"), strict=True):
         placed = [(at + moved["bounds"], height) for at, height in points]
         drawing.path(placed, f"bound line{' guide' if key == 'bound_relaxed' else ''}")
         for at, height in placed:

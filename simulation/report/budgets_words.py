@@ -155,7 +155,7 @@ def _dealt(setting: Setting) -> list[tuple[str, Row]]:
 
 
 def _terms(name: str, row: Row) -> str:
-    noise = f" and adds noise {significant(row['noise_added'])}" if row["noise_added"] else ""
+    noise = f" and adds noise of {significant(row['noise_added'])} clipping norms" if row["noise_added"] else ""
     paid = f", and pays ε ≤ {significant(row['epsilon_upper'])}" if row["epsilon_upper"] is not None else ""
     return (
         f"{name} ({row['records']:,} records), draws each with probability {significant(row['sample_rate'])} a step"

@@ -37,6 +37,11 @@ USUAL: Grid = {
     ("central", 1.0): (0.55, "copied"),
 }
 
+# One mechanism only, and pooled data that nobody attacks.
+DEMO: Grid = {("none", "none"): (0.88, "copied"), ("local", 1e9): (0.87, "copied"), ("local", 8.0): (0.875, "quiet")}
+BARE: Grid = {("none", "none"): (0.88, "nobody"), ("pooled", 8.0): (0.8, "nobody")}
+GRIDS = {"usual": USUAL, "demo": DEMO, "bare": BARE}
+
 
 def interval(estimate: float | None, half: float = 0.01, n: int = 160, key: str = "estimate") -> Row:
     """Return a figure with an interval of so much to either side."""
