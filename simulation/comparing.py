@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import Experiment, StudyAxes
+from configs import Experiment, InputError, StudyAxes
 from simulation.budgets_plan_equal import equal_noise_rows
 from simulation.comparing_draws import difference_row, estimate_row
 from simulation.comparing_recommended import deaths, recommended
@@ -85,13 +85,24 @@ def _federated(study: Compared) -> list[Key]:
 
 
 def _equal_noise(study: Compared, axes: StudyAxes) -> list[Row]:
-    """Return what mechanisms pay at equal noise, for the federation of the first federated cell."""
+    """Return what mechanisms pay at equal noise, for the federation of the first federated cell.
+
+    A budget that pooled data cannot have has one row, whose note says why.
+    """
     keys = _federated(study)
     if not keys:
         return []
     summary = study.groups[keys[0]].cells[0]["summary"]
     units = {row["name"]: int(row["units"]) for row in summary["hospitals"]}
-    return equal_noise_rows(Experiment.model_validate(summary["experiment"]), units, axes.budgets)
+    experiment = Experiment.model_validate(summary["experiment"])
+    unknown = dict.fromkeys(("noise_on_mean", "noise_multiplier", "epsilon_upper", "protects"))
+    rows: list[Row] = []
+    for budget in axes.budgets:
+        try:
+            rows += equal_noise_rows(experiment, units, [budget])
+        except InputError as error:
+            rows.append({"budget": budget, "mechanism": "pooled", **unknown, "note": str(error)})
+    return rows
 
 
 def _how(cells: Sequence[Row]) -> str:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from simulation.comparing_scores import Score
-from tasks.metrics.intervals import LEVEL, MOST_FLOATS, MOST_UNDEFINED
+from tasks.metrics.intervals import LEVEL, MOST_UNDEFINED
 
 RESAMPLES = 2000
+AT_ONCE = 2**18  # weights that are worked on at a time: they fit into a processor's cache
 _SEED = 20_251  # of the resamples; a constant of the comparison
 
 Array = NDArray[np.float64]
@@ -69,7 +70,7 @@ def measure(scores: Mapping[str, Score], units: int) -> dict[str, Measured]:
     """
     generator = np.random.default_rng(_SEED)
     widest = max((s.n for s in scores.values()), default=0)
-    at_once = max(1, min(RESAMPLES, MOST_FLOATS // max(1, widest, units)))
+    at_once = max(1, min(RESAMPLES, AT_ONCE // max(1, widest, units)))
     drawn: dict[str, list[Array]] = {name: [] for name in scores}
     for start in range(0, RESAMPLES, at_once):
         size = min(at_once, RESAMPLES - start)

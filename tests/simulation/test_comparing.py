@@ -185,7 +185,7 @@ def test_hospitals_have_their_own_share_and_terms(found: Row) -> None:
     local = setting(found, "local", 8.0)
     for position, name in enumerate(HOSPITALS):
         row = local["hospitals"][name]
-        expected = np.mean([auroc(f"local-8.0-{seed}-None", 1.5, position == SHARE) for seed in (10, 11)])
+        expected = np.mean([auroc(f"local-8.0-{seed}-None", 1.5, np.equal(SHARE, position)) for seed in (10, 11)])
         assert row["estimate"] == pytest.approx(expected)
         assert (row["n"], row["units"]) == (30 * (position + 1), 15 * (position + 1))
         assert (row["records"], row["sample_rate"], row["noise_multiplier"]) == (2 * UNITS[name], 0.1, 1.5)
@@ -248,6 +248,17 @@ def test_equal_noise_is_priced_for_this_federation(found: Row) -> None:
     assert rows["local"]["noise_multiplier"] == pytest.approx(rows["pooled"]["noise_multiplier"] / np.sqrt(3))
     assert rows["pooled"]["budget"] == 8.0
     assert rows["local"]["epsilon_upper"] > rows["pooled"]["epsilon_upper"]
+
+
+def test_a_budget_that_no_noise_reaches_keeps_nothing_else_from_being_compared(tmp_path: Path) -> None:
+    whole = study(tmp_path, (10,))
+    for cell in whole["cells"]:
+        cell["summary"]["experiment"]["privacy"]["delta"] = 1e-15
+    found = compare(tmp_path, {**whole, "axes": {**whole["axes"], "budgets": [1e-12, 8.0]}})
+    first, *others = found["equal_noise"]
+    assert (first["budget"], first["noise_multiplier"], first["mechanism"]) == (1e-12, None, "pooled")
+    assert "no noise reaches" in first["note"]
+    assert {row["budget"] for row in others} == {8.0}
 
 
 def test_one_seed_says_so_and_has_no_share_of_seeds(tmp_path: Path) -> None:

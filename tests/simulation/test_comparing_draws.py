@@ -216,5 +216,5 @@ def test_draws_in_pieces_are_the_draws_at_once(monkeypatch: pytest.MonkeyPatch) 
     labels = np.arange(60) % 2
     one = auroc(rng.normal(size=60), labels)
     whole = measure({"x": one}, 60)["x"].draws
-    monkeypatch.setattr(comparing_draws, "MOST_FLOATS", 60 * 7)
+    monkeypatch.setattr(comparing_draws, "AT_ONCE", 60 * 7)
     np.testing.assert_array_equal(measure({"x": one}, 60)["x"].draws, whole)
