@@ -50,13 +50,13 @@ SEVEN = {"alone", "pooled", "local", "distributed", "central", "clip_only", "noi
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize(("name", "mechanisms"), [("paper_{}_laptop", 3), ("paper/{}_hospitals_dp", 7)])
-def test_the_papers_figure_has_utility_and_risk_over_epsilon(dataset: str, name: str, mechanisms: int) -> None:
+@pytest.mark.parametrize("name", ["paper_{}_laptop", "paper/{}_hospitals_dp"])
+def test_the_papers_figure_has_utility_and_risk_over_epsilon(dataset: str, name: str) -> None:
     study = load(name.format(dataset))
     assert isinstance(study, Study)
     experiment = study.experiment
     assert set(study.axes.budgets) == PAPERS_BUDGETS
-    assert len(set(study.axes.mechanisms)) == len(study.axes.mechanisms) == mechanisms
+    assert len(set(study.axes.mechanisms)) == len(study.axes.mechanisms)
     assert {"pooled", "local", "distributed"} <= set(study.axes.mechanisms) <= SEVEN
     assert len(study.axes.seeds) >= 3
     assert experiment.adversary.placement == "malicious_server"
@@ -64,6 +64,7 @@ def test_the_papers_figure_has_utility_and_risk_over_epsilon(dataset: str, name:
     assert experiment.hospitals.partition == "natural" or (experiment.hospitals.count or 0) >= 3
     assert experiment.task.name == dataset
     if name.startswith("paper/"):
+        assert set(study.axes.mechanisms) == SEVEN
         paper = experiment_of(f"paper/{dataset}")
         assert (experiment.task, experiment.training) == (paper.task, paper.training)
         assert experiment.privacy == paper.privacy

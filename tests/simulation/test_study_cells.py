@@ -122,16 +122,16 @@ def test_who_reads_single_releases_reads_the_sum_where_there_is_nothing_else(sma
     assert (own["local"].placement, own["local"].seat) == (placement, seat.get("seat"))
 
 
-def test_a_secure_sum_of_one_place_is_its_release(small: Make) -> None:
+def test_what_has_no_sum_reads_single_releases_also_in_a_summed_federation(small: Make) -> None:
     base = small(training={"secure_sum": True}, adversary={"placement": "malicious_aggregate"})
-    study = study_of(base, mechanisms=["pooled", "distributed", "central"], budgets=[8])
-    found = outline(study)
+    found = outline(study_of(base, mechanisms=["pooled", "distributed", "central", "local"], budgets=[8]))
+    assert not found.refused
     own = {c.mechanism: c.experiment for c in found.cells}
-    assert set(own) == {"pooled", "distributed"}
-    assert (own["pooled"].training.secure_sum, own["pooled"].adversary.placement) == (False, "malicious_server")
-    (refused,) = found.refused
-    assert (refused.mechanism, refused.budget) == ("central", 8)
-    assert refused.why.startswith("training.secure_sum: ")
+    for mechanism in ("pooled", "central"):
+        assert not own[mechanism].training.secure_sum
+        assert own[mechanism].adversary.placement == "malicious_server"
+    for mechanism in ("distributed", "local"):
+        assert (own[mechanism].training, own[mechanism].adversary) == (base.training, base.adversary)
 
 
 def test_twins_see_as_many_examples_as_the_cohorts_of_the_federation(small: Make) -> None:
@@ -226,11 +226,11 @@ def test_a_delta_that_lets_a_record_go_whole_is_noted(small: Make) -> None:
 def test_who_attacks_nobody_is_said(small: Make) -> None:
     adversary = {"placement": "hospital", "attacks": ["mean_image"]}
     base = small(adversary=adversary, training={"server_optimizer": "average"})
-    study = study_of(base, mechanisms=["alone", "pooled", "distributed", "local"], budgets=[8])
+    study = study_of(base, mechanisms=["alone", "pooled", "distributed", "central", "local"], budgets=[8])
     found = outline(study)
     own = {c.mechanism: c.experiment.adversary.placement for c in found.cells}
-    assert own == {"alone": "none", "pooled": "none", "distributed": "none", "local": "hospital"}
-    assert len(found.notes) == 3
+    assert own == {**dict.fromkeys(("alone", "pooled", "distributed", "central"), "none"), "local": "hospital"}
+    assert len(found.notes) == 4
 
 
 def test_the_plans_of_alone_are_those_of_the_federation(small: Make) -> None:
