@@ -72,10 +72,10 @@ def show_study(run: Run, console: Console) -> None:
 def recommendation(study: Row) -> str:
     """Write the recommended budget in a sentence, or why there is none."""
     found = study["recommended"]
-    if found is None or found.get("budget") is None:
-        why = [] if found is None else found["why"]
-        return "No budget is recommended. " + " ".join([why] if isinstance(why, str) else why)
-    return f"Recommended: {found['mechanism']} at epsilon {_budget(found['budget'])}. " + " ".join(found["why"])
+    head = "No budget is recommended."
+    if found["budget"] is not None:
+        head = f"Recommended: {found['mechanism']} at epsilon {_budget(found['budget'])}."
+    return " ".join([head, *found["why"]])
 
 
 def _utility(row: Row) -> tuple[str, str, str]:
