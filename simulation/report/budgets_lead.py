@@ -95,10 +95,12 @@ def _because(budgets: Budgets) -> str:
         return ": no attack was tested"
     if all(s.loud for s in first):
         return ": even at the smallest budget tried an attack did better than guessing"
-    quiet = [s.cost.estimate for m in candidates for s in _quiet(budgets, m)]
-    if quiet and all(cost is not None and cost < -budgets.tolerance for cost in quiet):
+    quiet, most = [s.cost for m in candidates for s in _quiet(budgets, m)], -budgets.tolerance
+    if quiet and all(cost.estimate is not None and cost.estimate < most for cost in quiet):
+        shown = all(cost.high is not None and cost.high < most for cost in quiet)
+        costs = "privacy is shown to cost more than" if shown else "the estimated cost of privacy is above"
         allowed = f"{significant(budgets.tolerance)} {budgets.measure.label}"
-        return f": where no attack did better than guessing, privacy costs more than {allowed}"
+        return f": where no attack did measurably better than guessing, {costs} {allowed}"
     return ""
 
 

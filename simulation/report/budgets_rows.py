@@ -28,6 +28,19 @@ GOALS: Mapping[str, str] = MappingProxyType(
 )
 
 
+# The same in a table's cell.
+BRIEF: Mapping[str, str] = MappingProxyType(
+    {
+        "copied": "copied",
+        "visible": "visible",
+        "identified": "recognised",
+        "informed": "recognised if shown",
+        "members": "membership",
+        "labels": "labels",
+    }
+)
+
+
 @final
 @dataclass(frozen=True)
 class Setting:
