@@ -61,7 +61,7 @@ def equal_epsilon_table(budgets: Budgets) -> Table:
         "would print it. Bound: of finding one of those who are protected in the whole run, in brackets by guessing. "
         "Copied: SSIM above 0.9; visible: SSIM above what guessing reaches for one image in twenty; recognised: among "
         "decoys, or if the attacker is shown the candidates. Got: exact interval, each image counted as one "
-        "independent trial; above guessing: one-sided, 95% confidence, all tests of the row's setting allowed for (Holm).",
+        "independent trial; above guessing: one-sided, 95% confidence, all tests of a setting allowed for (Holm).",
         (
             "Setting",
             metric,
