@@ -22,6 +22,7 @@ KINDS = [
     SPEC,
     ModelSpec("wide_resnet", (3, 9, 8), 4, 2),
     ModelSpec("scattering", (1, 17, 20), 3, 16),
+    ModelSpec("histograms", (3, 17, 20), 3, 16),
     ModelSpec("unet", (2, 17, 10), 3, 4),
     ModelSpec("unet", (1, 5, 9, 17), 3, 2, BLOCK),
 ]

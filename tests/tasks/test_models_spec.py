@@ -19,6 +19,7 @@ SPECS = [
     ModelSpec("scattering", (3, 32, 32), 1, 16),
     ModelSpec("unet", (1, 64, 64), 3, 8),
     ModelSpec("unet", (1, 50, 128, 128), 3, 16),
+    ModelSpec("histograms", (3, 32, 32), 1, 16),
 ]
 
 
@@ -41,7 +42,7 @@ def test_a_block_without_a_wiring_is_wired_to_the_logits() -> None:
     assert ModelSpec.from_json(json.dumps(content)) == replace(SPEC, block=BLOCK)
 
 
-@pytest.mark.parametrize("spec", [SPEC, SPECS[1], replace(SPECS[3], shape=(1, 16, 16))], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("spec", [SPEC, SPECS[1], replace(SPECS[3], shape=(1, 16, 16)), SPECS[-1]], ids=lambda spec: spec.kind)
 def test_a_block_in_front_shifts_the_image_by_one_amount(spec: ModelSpec) -> None:
     wired = build(replace(spec, block=replace(IN_FRONT, gain=0.3)))
     core = build(spec)
@@ -90,6 +91,7 @@ NONSENSE: list[dict[str, Any]] = [
     {"shape": [3, 0, 16]},
     {"shape": [3, 4, 16]},
     {"shape": [3, 15, 16], "kind": "scattering"},
+    {"shape": [1, 16, 16], "kind": "histograms"},
     {"shape": [3, 10**6, 10**6]},
     {"shape": [1000, 16, 16]},
     {"block": {"rows": 2}},
