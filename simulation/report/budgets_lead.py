@@ -64,13 +64,15 @@ def lead(budgets: Budgets) -> Lead:
     quiet = "There and at every smaller budget tried no attack did measurably better than guessing"
     if found["shown"]:
         text = f"Recommended: {name}. {quiet}, and privacy is shown to cost at most {allowed} {metric}."
+        about = "Of all settings that pass both tests it is the one with the least noise."
     else:
         text = (
             f"Recommended with a reservation: {name}. {quiet}; that privacy costs at most {allowed} {metric} is likely "
             "and not shown."
         )
-    about = "Of all settings that pass both tests it is the one with the least noise. The answers below are for it."
-    return Lead("quiet" if found["shown"] else "mixed", text, about, tuple(found["why"]))
+        about = "No setting is shown to pass both tests; of those that may, it is the one with the least noise."
+    level = "quiet" if found["shown"] else "mixed"
+    return Lead(level, text, f"{about} The answers below are for it.", tuple(found["why"]))
 
 
 def answers(budgets: Budgets) -> tuple[Answer, ...]:
@@ -219,8 +221,10 @@ def _unnoticed(tests: list[Row]) -> list[str]:
 
 
 def by_mechanism(budgets: Budgets) -> tuple[str, ...]:
-    """Say what the same rule would recommend for each mechanism by itself."""
+    """Say what the same rule would recommend for each mechanism by itself; empty where there is only one."""
     found = budgets.study["recommended"]["by_mechanism"]
+    if len(found) < 2:
+        return ()
     return tuple(
         f"{capital(phrases.mechanism(name))}: {'no budget passes' if at is None else f'ε = {budget(at)}'}."
         for name, at in found.items()

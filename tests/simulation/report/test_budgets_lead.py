@@ -9,7 +9,7 @@ from simulation.report.budgets_lead import Answer, answers, by_mechanism, lead
 from simulation.report.budgets_rows import Budgets
 from simulation.report.build import build_report
 from tests.simulation.report.pages import Page
-from tests.simulation.report.studies import USUAL, Grid, attack, difference, study, write
+from tests.simulation.report.studies import DEMO, USUAL, Grid, attack, difference, study, write
 
 Row = dict[str, Any]
 FEDERATED = ("local", "distributed", "central")
@@ -44,6 +44,7 @@ def test_the_recommended_budget_is_said_with_its_mechanism_and_why():
         "Recommended: ε = 8 with noise shared in a secure sum. There and at every smaller budget tried no attack did "
         "measurably better than guessing, and privacy is shown to cost at most 0.02 AUROC."
     )
+    assert found.about.startswith("Of all settings that pass both tests")
     assert len(found.why) == 3
 
 
@@ -51,6 +52,7 @@ def test_a_cost_that_is_not_shown_to_be_small_is_a_reservation():
     content = study(changed(USUAL, distributed=(0.862, "quiet")))
     found = lead(Budgets(content))
     assert found.level == "mixed"
+    assert found.about.startswith("No setting is shown to pass both tests")
     assert found.text.startswith("Recommended with a reservation: ε = 10⁹ with noise shared in a secure sum.")
     assert "is likely and not shown" in found.text
     assert "is shown to cost" not in found.text
@@ -199,6 +201,7 @@ def test_every_mechanism_has_its_own_answer():
     assert "Noise shared in a secure sum: ε = 8." in found
     assert "Noise at each hospital: no budget passes." in found
     assert "All data in one place: ε = 8." in found
+    assert by_mechanism(Budgets(study(DEMO))) == ()
 
 
 def test_an_older_study_is_refused_with_what_to_do(tmp_path: Path):
