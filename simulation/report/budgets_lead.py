@@ -146,11 +146,11 @@ def _risk(setting: Setting) -> Answer:
         number = f"{attack['hits']:,} of {attack['targets']:,}"
         seat = SEATS.get(attack["placement"], attack["placement"])
         ends = f"95% interval {percent(attack['low'])} to {percent(attack['high'])}"
-        better = "better" if attack["above_null"] else "no better"
+        better = "better than guessing (95% confidence)" if attack["above_null"] else "not shown to be better than that"
         lines += [
             f"images {goal(attack)}: {percent(attack['rate'])}, {ends}. The strongest attack tried: "
             f"{attack['attack']}, from the seat of {seat}.",
-            f"Guessing gets {percent(attack['null'])}: the attack is {better} than guessing (95% confidence).",
+            f"Guessing gets {percent(attack['null'])}: the attack is {better}.",
         ]
     lines.append(bound_words(setting))
     return Answer(question, number, tuple(lines))

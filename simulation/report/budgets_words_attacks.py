@@ -23,8 +23,8 @@ def death_words(budgets: Budgets) -> list[str]:
     if not tried:
         return ["No attack was tested at any budget, so where attacks stop working is not known."]
     words = [
-        "Better than guessing means: with 95% confidence, all tests of a setting allowed for. Nothing was measured "
-        "between budgets."
+        "Better than guessing means: with 95% confidence, all tests of a setting allowed for; no better means that this "
+        "was not shown. Nothing was measured between budgets."
     ]
     for name in tried:
         alike: dict[str, list[str]] = {}
@@ -70,8 +70,8 @@ def central_words(budgets: Budgets) -> list[str]:
         "The server sees every update before the noise, so nothing protects from it.",
     ]
     if at.attack is not None:
-        better = "better" if at.attack["above_null"] else "no better"
-        words.append(f"At {at.label}: {attack_words(at)}, {better} than guessing (95% confidence).")
+        better = "better than guessing (95% confidence)" if at.attack["above_null"] else "not shown to be better"
+        words.append(f"At {at.label}: {attack_words(at)}, {better}.")
     return words
 
 
