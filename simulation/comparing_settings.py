@@ -131,7 +131,7 @@ def _row(study: Compared, group: Group) -> Row:
     first = study.scores[group.cells[0]["cell"]]
     span = (-1.0, 1.0) if first.metric == "mcc" else (0.0, 1.0)
     hospitals = {
-        name: {**estimate_row(of[group.key], span), **_terms(group, name)} for name, of in study.shares.items()
+        name: {**estimate_row(of[group.key], span), **terms_of(group.cells, name)} for name, of in study.shares.items()
     }
     tried = attack_rows(study.root, group.cells)
     why: dict[str, str] = {}
@@ -185,12 +185,12 @@ def _against(group: Group, utility: Mapping[Key, BySeed], why: dict[str, str]) -
     return found[0], found[1]
 
 
-def _terms(group: Group, name: str) -> Row:
+def terms_of(cells: Sequence[Row], name: str) -> Row:
     """Return what a hospital's data and its price are; of several seeds, where it is promised least.
 
     Where data are pooled the terms are those of the one place that holds them; under `central` they are the server's.
     """
-    rows = [row for cell in group.cells for row in _hospital_rows(cell["summary"], name)]
+    rows = [row for cell in cells for row in _hospital_rows(cell["summary"], name)]
     if not rows:
         return dict.fromkeys(
             ("records", "sample_rate", "noise_multiplier", "noise_added", "epsilon_upper", "epsilon_opacus_rdp")

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.metrics import recall_score, roc_auc_score
 
 import privacy
 from configs import Experiment, InputError
 from simulation.comparing import compare
+from simulation.comparing_prices import price_of
+from simulation.comparing_settings import terms_of
 from simulation.predictions import Predictions, write_predictions
 from tasks.metrics import Classified, Overlaps, Segmented
 
@@ -211,6 +214,43 @@ def test_prices_and_bounds_are_those_of_the_worst_off(found: Row) -> None:
     none = setting(found, "none", "none")
     assert [none[key] for key in ("epsilon", "delta", "protects", "bounds", "noise_multiplier")] == [None] * 5
     assert (none["noise_on_mean"], none["against"]) == (0.0, "nobody")
+
+
+def test_under_central_the_server_promises_and_every_hospital_is_a_candidate() -> None:
+    summary = summary_of("none", "none", None, [])
+    promise = {"noise_multiplier": 2.0, "sample_rate": 1.0, "steps": STEPS, "delta": DELTA, "noise_on_mean": 0.7}
+    price = privacy.epsilon(noise_multiplier=2.0, sample_rate=1.0, steps=STEPS, delta=DELTA)
+    claim = {"lower": price.lower, "estimate": price.estimate, "upper": price.upper, "method": price.method}
+    summary["central"] = {**promise, "unit": "hospital", "epsilon": claim, "epsilon_opacus_rdp": price.opacus_rdp}
+    summary["experiment"]["privacy"] |= {"mechanism": "central", "epsilon": 8.0}
+    found = price_of([{"summary": summary}])
+    assert (found["protects"], found["noise_on_mean"], found["epsilon"]) == ("hospital", 0.7, claim)
+    assert found["noise_multiplier"] == {"min": 2.0, "max": 2.0}
+    assert "not the server" in found["against"]
+    # Every round asks all: one Gaussian of T steps, whose trade-off curve is known in closed form.
+    assert found["bounds"]["prior"] == pytest.approx(1 / 3)
+    assert found["bounds"]["worst_case"] == pytest.approx(norm.cdf(norm.ppf(1 / 3) + np.sqrt(STEPS) / 2.0), abs=1e-9)
+
+
+def test_a_claim_that_one_hospital_lacks_is_nobodys() -> None:
+    summary = summary_of("local", 8.0, None, [])
+    summary["hospitals"][1]["epsilon"] = None  # infinite: not a claim
+    found = price_of([{"summary": summary}])
+    assert [found[key] for key in ("epsilon", "epsilon_opacus_rdp", "delta", "protects", "bounds")] == [None] * 5
+    assert found["against"] == "nobody"
+
+
+def test_the_worst_off_hospital_of_all_seeds_counts() -> None:
+    cells = [{"summary": summary_of("local", 8.0, None, [])} for _ in range(2)]
+    worse = privacy.epsilon(noise_multiplier=1.5, sample_rate=0.3, steps=STEPS, delta=DELTA)
+    claim = {"lower": worse.lower, "estimate": worse.estimate, "upper": worse.upper, "method": worse.method}
+    row = cells[1]["summary"]["hospitals"][2]
+    row |= {"sample_rate": 0.3, "epsilon": claim, "epsilon_opacus_rdp": worse.opacus_rdp, "units": 20}
+    found = price_of(cells)
+    assert found["epsilon"] == claim
+    assert found["epsilon_opacus_rdp"] == worse.opacus_rdp
+    assert found["bounds"]["prior"] == 1 / 20
+    assert terms_of(cells, "west")["sample_rate"] == 0.3
 
 
 def test_differences_joining_and_price(found: Row) -> None:

@@ -93,6 +93,8 @@ def test_hospitals_and_seeds_are_merged_by_counts(tmp_path: Path) -> None:
     assert ranked["p"] == pytest.approx(binomtest(6, 40, 0.05, alternative="greater").pvalue)
     assert (ranked["bound_worst_case"], copied["bound_worst_case"]) == (0.9, None)
     assert found["informed"]["hits"] == 3
+    # One of four tests needs p < .05/4: seven gained and none lost, since 2^-7 < .0125 < 2^-6.
+    assert binom.sf(6, 60, copied["noticed_from"]) == pytest.approx(0.8)
     ps = [row["p"] for row in found.values()]
     adjusted = closed(ps)
     assert [row["p_adjusted"] for row in found.values()] == pytest.approx(adjusted)
