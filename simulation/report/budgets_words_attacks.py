@@ -23,8 +23,8 @@ def death_words(budgets: Budgets) -> list[str]:
     if not tried:
         return ["No attack was tested at any budget, so where attacks stop working is not known."]
     words = [
-        "Better than guessing means: with 95% confidence, all tests of a setting allowed for; no better means that this "
-        "was not shown. Nothing was measured between budgets."
+        "Better than guessing means: with 95% confidence, all tests of a setting allowed for; no better means that "
+        "this was not shown. Nothing was measured between budgets."
     ]
     for name in tried:
         alike: dict[str, list[str]] = {}
