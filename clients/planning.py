@@ -126,7 +126,23 @@ def noise_shares(experiment: Experiment, hospitals: int) -> int:
             f"privacy.colluders: with {cohort} hospitals a round, {settings.colluders} colluders and "
             f"{settings.dropouts} dropouts nobody is left whose noise protects; lower one of them."
         )
+    if sharing > 1:  # a single share is all the noise there is: a release that is seen by itself has it
+        _check_colluders(experiment, hospitals)
     return sharing
+
+
+def _check_colluders(experiment: Experiment, hospitals: int) -> None:
+    """Refuse as many colluders as could have two lists of survivors signed, and so a single release opened."""
+    settings = experiment.privacy
+    for taking_part in range(experiment.cohort_size(hospitals) - settings.dropouts, hospitals + 1):
+        threshold = experiment.sum_threshold(hospitals, taking_part)
+        allowed = 2 * threshold - taking_part - 1
+        if threshold <= taking_part and settings.colluders > allowed:
+            raise InputError(
+                f"privacy.colluders: a secure sum of {taking_part} hospitals is opened by {threshold}; with "
+                f"{settings.colluders} of them on its side the server could have two sums of one round opened, whose "
+                f"difference is a single release. Set at most {allowed}, or fewer privacy.dropouts."
+            )
 
 
 def plan_deal(experiment: Experiment, parts: Deal) -> dict[str, Plan]:

@@ -27,7 +27,7 @@ from clients.sum_journal import SumJournal
 from clients.sum_terms import SumTerms
 from privacy.fixed_point import Words, agreed_exponent, encoded
 
-PEERS, SURVIVORS = "peers", "survivors"
+CARDS, PEERS, SURVIVORS = "cards", "peers", "survivors"
 
 
 @final
@@ -161,7 +161,14 @@ class Summand:
         """Return, for every peer, encrypted Shamir shares of this hospital's own mask seed and of its mask key.
 
         The polynomials and the encryption are drawn from the operating system: no result depends on them.
+
+        Guarantee: once a round, for one list of peers, which is written down before. Two lists would give both secrets
+        away: one list's survivors open the seed, the other's, told that this hospital dropped out, its key.
+
+        Raises:
+            RefusalError: for another list than before.
         """
+        self._journal.bind(CARDS, peers.digest)
         scalar = self._key("mask").private_numbers().private_value.to_bytes(32, "big")
         seeds = create_shares(self._seed(peers), peers.threshold, len(peers.names))
         keys = create_shares(scalar, peers.threshold, len(peers.names))
@@ -182,6 +189,7 @@ class Summand:
             RefusalError: too few, unknown or unsorted sharers, or others than this round was answered for.
         """
         context = self._context(peers, sharers)
+        self._journal.check(CARDS, peers.digest, needed=False)
         self._journal.check(PEERS, context, needed=False)
         return context
 
@@ -203,6 +211,7 @@ class Summand:
             total = encoded(values * terms.weight, terms.bound, exponent, terms.words)
         except ValueError as error:
             raise RefusalError(str(error)) from error
+        self._journal.bind(CARDS, peers.digest)
         self._journal.bind(PEERS, context)
         own = self._party.hospital
         add_stream(total, stream_key(self._seed(peers), "self", context))

@@ -1,4 +1,4 @@
-"""What a hospital bound itself to in a secure sum, on disk: one list of peers and one list of survivors a round."""
+"""What a hospital bound itself to in a secure sum, on disk: of each round one list of keys, sharers and survivors."""
 
 from pathlib import Path
 from typing import final

@@ -72,7 +72,7 @@ def main(grid: Grid, context: Context) -> None:
 
     handed_out = model.named(average.value())
     terms = {name: member.terms for name, member in members.items()}
-    chair.finish(
-        (model.spec, model.named(model.initial)), handed_out, terms, experiment.training.rounds, strategy.server_noise()
-    )
+    asked = experiment.cohort_size(len(members)) / len(members)
+    first = (model.spec, model.named(model.initial))
+    chair.finish(first, handed_out, terms, experiment.training.rounds, strategy.server_noise(members), asked)
     write_arrays(settings.folder / "model.safetensors", handed_out, {"experiment": settings.digest})

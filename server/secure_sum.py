@@ -142,8 +142,10 @@ class SumRound:
         return self._threshold(len(self._cards))
 
     def _share(self) -> int:
-        """Collect encrypted shares."""
-        if self._kept is not None:
+        """Collect encrypted shares; hospitals share for one list of keys a round, so it is written down before."""
+        if self._kept is None:
+            self._keep(())
+        elif self._kept.letters:
             self._letters = self._kept.letters
             return len(self._letters)
         for hospital, record, _ in self._phase("query.share", self._cards, lambda _: self._known()):

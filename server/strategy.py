@@ -1,6 +1,7 @@
 """The federation's strategy: who is asked what in a round, and what becomes of the releases."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, cast, final
 
@@ -183,7 +184,7 @@ class HospitalStrategy(Strategy):
             self._terms(released),
             factors,
             divisor / rate if undone else None,
-            self.server_noise(),
+            self.server_noise(released),
         )
 
     def _noisy(
@@ -195,13 +196,17 @@ class HospitalStrategy(Strategy):
             digest.update(name.encode() + before[name].tobytes())
         return self._central.mean(server_round, total, released, digest.hexdigest())
 
-    def server_noise(self) -> float:
-        """Return the deviation of the server's own noise, in units of a sum of gradients; 0 without it."""
+    def server_noise(self, hospitals: Iterable[str]) -> float:
+        """Return the deviation of the server's own noise, in units of these hospitals' sum of gradients; 0 without."""
         if self._central is None:
             return 0.0
-        batch = sum(member.terms.expected_batch for member in self._members.values())
-        rate = self._training.learning_rate if self._training.local_steps > 1 else 1.0
-        return self._central.plan.noise_on_mean * batch / rate
+        training = self._training
+        batch = sum(self._members[h].terms.expected_batch for h in hospitals)
+        noise = self._central.plan.noise_on_mean * batch
+        if training.local_steps == 1:
+            return noise
+        # A difference of weights is read as that many noisy steps; their noise adds in squares.
+        return noise * training.server_learning_rate / training.learning_rate / math.sqrt(training.local_steps)
 
     def arrays(self) -> ArrayRecord:
         """Return the global weights as float32 arrays by name."""

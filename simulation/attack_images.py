@@ -97,10 +97,9 @@ def quietest(case: Case, hospital: str) -> float:
     if len(case.trace.members) == 1 or training.local_steps > 1:
         return own
     others = sorted(plans[h].added for h in case.trace.members if h != hospital)
-    fewest = training.fewest_releases(len(plans))
-    if training.secure_sum:  # of those that could take part: fewer were never opened
-        fewest = max(fewest, case.setup.experiment.sum_threshold(len(plans), fewest))
-    fewest -= len(plans) - len(case.trace.members)
+    fewest = training.fewest_releases(len(plans)) - (len(plans) - len(case.trace.members))
+    if training.secure_sum:  # of fewer none was opened, and all that are inside are members
+        fewest = case.setup.experiment.sum_threshold(len(plans), 0)
     return math.sqrt(own**2 + sum(s**2 for s in others[: max(fewest - 1, 0)]))
 
 

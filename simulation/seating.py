@@ -67,6 +67,11 @@ def _check_seat(experiment: Experiment, hospitals: list[str]) -> None:
         raise InputError("adversary.public_data: there is no other hospital whose images could be public.")
     if settings.placement != "hospital":
         return
+    if experiment.privacy.mechanism == "central":
+        raise InputError(
+            "adversary.placement: under mechanism 'central' a hospital cannot undo the server's step, which is clipped "
+            "and noised; choose another placement."
+        )
     if experiment.training.server_optimizer != "average":
         raise InputError(
             "adversary.placement: a hospital can undo the server's step only where training.server_optimizer is "

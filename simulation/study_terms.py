@@ -38,6 +38,8 @@ def training_under(base: Experiment, mechanism: Mechanism, units: Callable[[], M
     training = base.training
     if mechanism == "distributed":
         return {"secure_sum": True}
+    if mechanism == "central":  # the server sees every update, or could not clip it
+        return {"secure_sum": False}
     if mechanism not in TWINS:
         return {}
     changed: dict[str, object] = {"secure_sum": False, "cohort": None, "stragglers": 0.0}
@@ -55,8 +57,8 @@ def training_under(base: Experiment, mechanism: Mechanism, units: Callable[[], M
 def adversary_under(base: Experiment, mechanism: Mechanism) -> dict[str, object]:
     """Return the adversary's settings under a mechanism: its seat there, and the attacks that can be made from it.
 
-    Nothing leaves a hospital that trains alone, and nobody can be another hospital where there is one place only or
-    where releases are summed unseen: nobody sits there then.
+    Nothing leaves a hospital that trains alone, and nobody can be another hospital where there is one place only,
+    where releases are summed unseen, or where the server's step cannot be undone: nobody sits there then.
     """
     settings = base.adversary
     placement: Placement = settings.placement
@@ -66,6 +68,8 @@ def adversary_under(base: Experiment, mechanism: Mechanism) -> dict[str, object]
         placement = _SINGLE.get(placement, placement)
         if settings.public_data == "other_hospitals":
             placement = "none"
+    elif mechanism == "central":
+        placement = _SINGLE.get(placement, placement)
     elif mechanism == "distributed":
         placement = _SUMMED.get(placement, placement)
     attacks = possible(base, placement)

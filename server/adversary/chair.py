@@ -23,7 +23,7 @@ from server.adversary.base import (
 from server.adversary.placements import placement
 from server.adversary.recording import recorded, save_observation
 from server.adversary.registry import attack
-from server.adversary.terms import terms_of_rounds, terms_of_sum, with_noise
+from server.adversary.terms import of_a_cohort, terms_of_rounds, terms_of_sum, with_noise
 from server.model import CORE
 from tasks.models import ModelSpec
 
@@ -139,12 +139,22 @@ class Chair:
         terms: Mapping[str, PublicTerms],
         rounds: int,
         server_noise: float = 0.0,
+        share: float = 1.0,
     ) -> None:
-        """Record the first model and the one that is handed out; `server_noise` as in `after`."""
+        """Record the first model and the one that is handed out.
+
+        Args:
+            first: the model that the federation started from.
+            last: the one that is handed out.
+            terms: of every hospital.
+            rounds: of the run.
+            server_noise: as in `after`.
+            share: of the hospitals that a round asks.
+        """
         if not self._rounds:
             return
         spec, before = first
-        whole = with_noise(terms_of_sum(list(terms.values())), server_noise)
+        whole = with_noise(of_a_cohort(terms_of_sum(list(terms.values())), share), server_noise * share)
         everything = tuple(range(1, rounds + 1))
         step = _difference(before, last)
         seen = Observation(rounds, EVERY_HOSPITAL, spec, before, step, whole, tuple(sorted(terms)), everything)

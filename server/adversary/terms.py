@@ -37,6 +37,12 @@ def terms_of_sum(terms: Sequence[PublicTerms]) -> PublicTerms:
     )
 
 
+def of_a_cohort(terms: PublicTerms, share: float) -> PublicTerms:
+    """Return the terms of a sum over an average cohort, from those of the sum over all: a share of its squares."""
+    noise, batch = terms.noise_multiplier * float(np.sqrt(share)), terms.expected_batch * share
+    return replace(terms, noise_multiplier=noise, expected_batch=batch)
+
+
 def with_noise(terms: PublicTerms, deviation: float) -> PublicTerms:
     """Return the terms with noise of this deviation added to the sum, beside the hospitals' own."""
     clip = 1.0 if terms.clipping_norm is None else terms.clipping_norm

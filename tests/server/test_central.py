@@ -35,6 +35,7 @@ SPEC = ModelSpec("resnet9", (3, 16, 16), 1, 2)
 BATCHES = {n: 5.0 + k for k, n in enumerate(NAMES)}
 S, Z = 0.25, 0.5
 A, B = "a" * 64, "b" * 64
+ZEROS = np.zeros(2000)
 
 
 def noise(tmp_path: Path, steps: int = 3) -> CentralNoise:
@@ -54,17 +55,23 @@ def test_no_update_is_longer_than_the_bound_and_short_ones_are_left_alone(values
         assert np.allclose(clipped / S, update / np.linalg.norm(update))
 
 
-def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        noise(tmp_path).clipped(np.array([1.0, np.nan]))
+def test_what_is_not_finite_counts_as_nothing_and_a_round_does_not_depend_on_it(small: Make, tmp_path: Path) -> None:
+    assert not noise(tmp_path / "x").clipped(np.array([1.0, np.nan])).any()
+    there = world(small, tmp_path, {}, {"quorum": 1.0})
+    replies = [reply(there, n, np.inf if n == "c" else 1.0) for n in NAMES]
+    arrays, metrics = there["strategy"].aggregate_train(1, replies)
+    assert arrays is not None
+    assert metrics["releases"] == len(NAMES)
+    assert np.isfinite(there["optimizer"].weights).all()
 
 
 def test_the_ledger_is_charged_first_and_the_budget_ends(tmp_path: Path) -> None:
     central = noise(tmp_path, steps=2)
     zeros = np.zeros(10)
     first = central.mean(1, zeros, ["a"], A)
-    assert np.array_equal(first, central.mean(1, zeros, ["a"], A))  # made again after a crash: the same, free
-    assert not np.array_equal(first, central.mean(1, zeros, ["a", "b"], A))
+    # Made again after a crash: the same, free, and whoever answers then: two means would average the noise away.
+    assert np.array_equal(first, central.mean(1, zeros, ["a"], A))
+    assert np.array_equal(first, noise(tmp_path, steps=2).mean(1, zeros + 0.1, ["a", "b"], A))
     with pytest.raises(privacy.RepeatedRoundError):
         central.mean(1, zeros, ["a"], B)
     central.mean(2, zeros, ["a"], A)
@@ -75,6 +82,13 @@ def test_the_ledger_is_charged_first_and_the_budget_ends(tmp_path: Path) -> None
     # q = 1: the closed form of the Gaussian mechanism with mu = sqrt(2) / z
     gaussian = privacy.epsilon(noise_multiplier=Z / math.sqrt(2), sample_rate=1.0, steps=1, delta=1e-5)
     assert ledger.price(1e-5).upper == pytest.approx(gaussian.upper, rel=1e-6)
+
+
+def test_two_sums_never_meet_the_same_noise(tmp_path: Path) -> None:
+    """The same settings over other data: the difference of equal noises would be the data, bare."""
+    one, two = (noise(tmp_path / name).mean(1, total, ["a"], A) for name, total in (("x", ZEROS), ("y", ZEROS + 1e-9)))
+    apart = one - two
+    assert np.std(apart) == pytest.approx(math.sqrt(2) * Z * S / 4.0, rel=0.1)
 
 
 def test_the_plan_reaches_its_budget_and_counts_rounds_not_steps(small: Make) -> None:
