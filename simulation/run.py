@@ -198,7 +198,7 @@ def _finish(
         "notes": list(setup.notes),
         "public_data": pools.public.description if pools is not None else None,
         "hospitals": hospitals,
-        "central": central_row(setup, folder),
+        "central": central_row(setup, folder, [h["releases"] for h in hospitals]),
         "attacks": attacks.summary,
     }
     from simulation.report.words import run_words

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import privacy
 from clients.site import ledger_file
 from privacy import Epsilon, Ledger
 from server.central import central_plan, ledger_of
@@ -88,8 +89,18 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
     return rows
 
 
-def central_row(setup: Setup, folder: RunFolder) -> dict[str, Any] | None:
-    """Return what a run under `central` promises each hospital, by the server's ledger; None for other mechanisms."""
+def central_row(setup: Setup, folder: RunFolder, releases: Sequence[int]) -> dict[str, Any] | None:
+    """Return what a run under `central` promises each hospital, by the server's ledger; None for other mechanisms.
+
+    `epsilon` is the price of a hospital's taking part. Two more are worth knowing: `epsilon_of_a_change`, of what its
+    update says where it takes part anyway (the sum moves by up to 2 S; known where every round asks all), and
+    `epsilon_if_known`, of a hospital of which it is known in which rounds it was asked (drawing cohorts hides it).
+
+    Args:
+        setup: the run.
+        folder: of the run.
+        releases: how often each hospital released.
+    """
     settings = setup.experiment.privacy
     if settings.mechanism != "central":
         return None
@@ -97,15 +108,22 @@ def central_row(setup: Setup, folder: RunFolder) -> dict[str, Any] | None:
     path = ledger_of(folder.path)
     ledger = Ledger.open(path)
     price = ledger.price(settings.delta)
+    steps, whole = ledger.steps(), plan.sample_rate == 1.0
+    known = {"sample_rate": 1.0, "delta": settings.delta}
+    change = privacy.epsilon(noise_multiplier=plan.noise_multiplier / 2, steps=steps, **known) if whole else None
+    often = max(releases, default=0)
+    asked = None if whole else privacy.epsilon(noise_multiplier=plan.noise_multiplier, steps=often, **known)
     return {
         "unit": "hospital",
         "noise_multiplier": plan.noise_multiplier,
         "noise_on_mean": plan.noise_on_mean,
         "update_bound": plan.update_bound,
         "sample_rate": plan.sample_rate,
-        "steps": ledger.steps(),
+        "steps": steps,
         "delta": settings.delta,
         "epsilon": _claim(price),
+        "epsilon_of_a_change": _claim(change),
+        "epsilon_if_known": _claim(asked),
         "epsilon_opacus_rdp": _number(price.opacus_rdp),
         "ledger": str(path.relative_to(folder.path)),
     }

@@ -84,9 +84,26 @@ def _central_words(central: Summary) -> tuple[str, ...]:
             f"delta {significant(central['delta'])}, over {counted(int(central['steps']), 'noisy step')}. Smaller is "
             "more private.",
         )
+        words += _central_limits(central)
         if upper >= EMPTY_ABOVE:
             words.append(NO_FORMAL_SAFETY)
     return tuple(words)
+
+
+def _central_limits(central: Summary) -> list[str]:
+    """Say what the price of a hospital's taking part leaves out."""
+    words: list[str] = []
+    if (change := central.get("epsilon_of_a_change")) is not None:
+        words.append(
+            "That is the price of whether a hospital took part. Of what its records say, where it took part anyway, an "
+            f"update may change by twice the limit: epsilon {significant(change['upper'])}."
+        )
+    if (known := central.get("epsilon_if_known")) is not None:
+        words.append(
+            "It counts on nobody knowing in which rounds a hospital was asked. Of the hospital that was asked most, "
+            f"where that is known: epsilon {significant(known['upper'])}."
+        )
+    return words
 
 
 def _larger_units(claimed: list[Summary], unit: str) -> list[str]:

@@ -193,6 +193,16 @@ def test_a_run_is_priced_by_the_servers_ledger_and_hospitals_claim_nothing(small
     assert row["unit"] == "hospital"
     assert row["steps"] == 4
     assert 4.9 < row["epsilon"]["upper"] <= 5.0
+    # Known to have been asked k times: the Gaussian of k rounds. Without cohorts a changed update moves the sum by 2 S.
+    often = max(h["releases"] for h in run.summary["hospitals"])
+    z = row["noise_multiplier"]
+    asked = privacy.epsilon(noise_multiplier=z / math.sqrt(often), sample_rate=1.0, steps=1, delta=1e-2)
+    assert row["epsilon_if_known"]["upper"] == pytest.approx(asked.upper, rel=1e-6)
+    assert row["epsilon_of_a_change"] is None
+    whole = simulate(made.updated(training={"cohort": None}), tmp_path / "whole", report=False).summary["central"]
+    change = privacy.epsilon(noise_multiplier=whole["noise_multiplier"] / 4, sample_rate=1.0, steps=1, delta=1e-2)
+    assert whole["epsilon_of_a_change"]["upper"] == pytest.approx(change.upper, rel=1e-6)
+    assert whole["epsilon_if_known"] is None
     assert all(h["epsilon"] is None and h["noise_added"] == 0 for h in run.summary["hospitals"])
     asked = [len(e["asked"]) for e, _ in read_events(run.folder / "events.jsonl") if e["event"] == "round"]
     assert len(asked) == 4
