@@ -143,7 +143,7 @@ def _row(study: Compared, group: Group) -> Row:
     if first.minority is not None:
         named = {"class": first.minority[0], "metric": first.minority[1]}
         minority = named | estimate_row(study.minority[group.key], (0.0, 1.0))
-    worst = _worst(hospitals)
+    worst = worst_of(hospitals)
     if worst is None:
         why["worst_hospital"] = "no hospital's share of the held-out records can be judged by itself"
     price = price_of(group.cells)
@@ -215,7 +215,7 @@ def _hospital_rows(summary: Row, name: str) -> list[Row]:
     ]
 
 
-def _worst(hospitals: Mapping[str, Row]) -> Row | None:
+def worst_of(hospitals: Mapping[str, Row]) -> Row | None:
     """Return the hospital that is served worst: the lowest estimate, of equal ones the first.
 
     Hospitals with too few held-out units for an interval count only where no hospital has one: theirs is an anecdote.

@@ -14,7 +14,7 @@ import privacy
 from configs import Experiment, InputError
 from simulation.comparing import compare
 from simulation.comparing_prices import price_of
-from simulation.comparing_settings import terms_of
+from simulation.comparing_settings import terms_of, worst_of
 from simulation.predictions import Predictions, write_predictions
 from tasks.metrics import Classified, Overlaps, Segmented
 
@@ -251,6 +251,22 @@ def test_the_worst_off_hospital_of_all_seeds_counts() -> None:
     assert found["epsilon_opacus_rdp"] == worse.opacus_rdp
     assert found["bounds"]["prior"] == 1 / 20
     assert terms_of(cells, "west")["sample_rate"] == 0.3
+
+
+def test_an_anecdote_is_the_worst_hospital_only_where_there_are_no_others() -> None:
+    few: Row = {"estimate": 0.5, "low": None, "high": None, "n": 6, "units": 6, "why": "fewer than 10 units"}
+    known: Row = {"estimate": 0.8, "low": 0.7, "high": 0.9, "n": 60, "units": 50}
+    unknown: Row = {**few, "estimate": None}
+    assert worst_of({"a": few, "b": known, "c": {**known, "estimate": 0.9}}) == {
+        "name": "b",
+        "estimate": 0.8,
+        "low": 0.7,
+        "high": 0.9,
+    }
+    anecdote = worst_of({"a": few, "c": unknown})
+    assert anecdote is not None
+    assert (anecdote["name"], anecdote["low"]) == ("a", None)
+    assert worst_of({"c": unknown}) is None
 
 
 def test_differences_joining_and_price(found: Row) -> None:
