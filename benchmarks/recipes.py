@@ -48,6 +48,7 @@ POOLED: dict[str, Any] = {"privacy.mechanism": "pooled"}
 ARMS: dict[str, dict[str, Any]] = {
     "none-none": {"privacy.mechanism": "none"},
     "pooled-none": {**POOLED, "privacy.epsilon": "none"},
+    "longer-none": {**POOLED, "privacy.epsilon": "none", "training.rounds": 300, "training.learning_rate": 200},
     "pooled-1000": {**POOLED, "privacy.epsilon": 1000},
     "pooled-8": {**POOLED, **EPS8},
     "pooled-1": {**POOLED, **EPS1},
