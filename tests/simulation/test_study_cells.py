@@ -263,3 +263,11 @@ def test_hospitals_have_folders_of_their_own(names: list[str]) -> None:
 def test_budgets_are_written_apart(one: float, other: float) -> None:
     assert (written(one) == written(other)) == (one == other)
     assert math.isclose(float(written(one)), one, rel_tol=0)
+
+
+def test_a_given_noise_never_stands_at_the_budget_of_no_privacy(small: Make) -> None:
+    made = small(privacy={"mechanism": "local", "noise_multiplier": 1.0, "delta": 1e-3})
+    with pytest.raises(InputError, match="as if it were one"):
+        cells(Study(experiment=made, axes=StudyAxes.model_validate({"mechanisms": ["local"], "budgets": ["none"]})))
+    (alone,) = cells(Study(experiment=made, axes=StudyAxes.model_validate({"mechanisms": ["local"]})))
+    assert alone.experiment.privacy.noise_multiplier == 1.0
