@@ -140,8 +140,8 @@ def _pairs(
             raise InputError(f"study.budgets: mechanism '{mechanism}' needs at least one budget.")
         if not numbers and own.noise_multiplier is not None and "none" in budgets:
             raise InputError(
-                f"study.budgets: with privacy.noise_multiplier and no budget but none, '{mechanism}' would stand beside "
-                f"runs without privacy as if it were one; name budgets, or leave budgets empty."
+                f"study.budgets: with privacy.noise_multiplier and no budget but none, '{mechanism}' would stand "
+                f"beside runs without privacy as if it were one; name budgets, or leave budgets empty."
             )
         if not numbers and not (mechanism in TWINS and "none" in budgets):
             yield mechanism, "none"  # with the experiment's own noise multiplier; a twin without one: no privacy
