@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## install into .venv (done by the others where needed)
 
 .PHONY: demo
-demo: $(READY) ## four phantom hospitals, a malicious server, three budgets; prints where the report is
+demo: $(READY) ## four phantom hospitals, a malicious server, three mechanisms and budgets; prints where the report is
 	@$(BIN)/fedward budgets demo
 
 .PHONY: test

@@ -101,9 +101,12 @@ def test_no_such_preset_names_the_nearest(tmp_path: Path) -> None:
     assert "did you mean 'ham10000'" in result.stderr
 
 
+ONE = ("--set", "study.mechanisms=[local]")
+
+
 def test_budgets_keep_finished_cells_and_resume(tmp_path: Path) -> None:
     out = tmp_path / "study"
-    first = fedward("budgets", "demo", *SMALL, "--out", str(out), "--json")
+    first = fedward("budgets", "demo", *SMALL, *ONE, "--out", str(out), "--json")
     assert first.returncode == 0, first.stderr
     study = json.loads(first.stdout)
     assert [c["cell"] for c in study["cells"]] == ["none-seed-10", "local-eps-1e+09-seed-10", "local-eps-8-seed-10"]
@@ -118,7 +121,7 @@ def test_budgets_keep_finished_cells_and_resume(tmp_path: Path) -> None:
     (out / "summary.json").unlink()
     kept = out / "cells" / "none-seed-10" / "events.jsonl"
     before = kept.stat().st_mtime_ns
-    again = fedward("budgets", "demo", *SMALL, "--out", str(out), "--json", "--resume")
+    again = fedward("budgets", "demo", *SMALL, *ONE, "--out", str(out), "--json", "--resume")
     assert again.returncode == 0, again.stderr
     assert kept.stat().st_mtime_ns == before
     assert [c["summary"]["model_sha256"] for c in json.loads(again.stdout)["cells"]] == [
