@@ -55,7 +55,7 @@ def show_study(run: Run, console: Console) -> None:
     seeds = max((row["seeds"] for row in rows), default=0)
     title = f"What each budget buys, {seeds} seed{'s' * (seeds != 1)} each"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    figures = (metric, "95 %", "worst hospital", "noise", "exact", "paper's")
+    figures = (metric, "95 %", "worst\nhospital", "noise", "exact", "paper's")
     for column in ("mechanism", "budget", *figures, "protects", "bound", "best attack", "got (null)", "above"):
         left = column in ("mechanism", "protects", "best attack", "above")
         table.add_column(column, justify="left" if left else "right")
@@ -81,7 +81,7 @@ def recommendation(study: Row) -> str:
 def _utility(row: Row) -> tuple[str, str, str]:
     found, worst = row["utility"], row["worst_hospital"]
     low, high = (found or {}).get("low"), (found or {}).get("high")
-    ends = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    ends = "-" if low is None or high is None else f"{low:.2f} to {high:.2f}"
     return _number((found or {}).get("estimate")), ends, _number((worst or {}).get("estimate"))
 
 
