@@ -42,7 +42,10 @@ def test_a_block_without_a_wiring_is_wired_to_the_logits() -> None:
     assert ModelSpec.from_json(json.dumps(content)) == replace(SPEC, block=BLOCK)
 
 
-@pytest.mark.parametrize("spec", [SPEC, SPECS[1], replace(SPECS[3], shape=(1, 16, 16)), SPECS[-1]], ids=lambda spec: spec.kind)
+IN_FRONT_OF = [SPEC, SPECS[1], replace(SPECS[3], shape=(1, 16, 16)), SPECS[-1]]
+
+
+@pytest.mark.parametrize("spec", IN_FRONT_OF, ids=lambda spec: spec.kind)
 def test_a_block_in_front_shifts_the_image_by_one_amount(spec: ModelSpec) -> None:
     wired = build(replace(spec, block=replace(IN_FRONT, gain=0.3)))
     core = build(spec)
