@@ -60,6 +60,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "full-batch-1": {**POOLED, **EPS1, **FULL, "training.learning_rate": 30},
     "batch-512-8": {**POOLED, **EPS8, "training.batch_size": 512},
     "clip-1-8": {**POOLED, **EPS8, "privacy.clipping_norm": 1.0},
+    "clip-1-1": {**POOLED, **EPS1, "privacy.clipping_norm": 1.0},
     "clip-.25-8": {**POOLED, **EPS8, "privacy.clipping_norm": 0.25, "training.learning_rate": 120},
     "no-average-8": {**POOLED, **EPS8, "training.averaging": 0.0},
     "no-average-1": {**POOLED, **EPS1, "training.averaging": 0.0},
