@@ -79,6 +79,8 @@ SPECS = {
     "wide_resnet": ModelSpec("wide_resnet", (3, 17, 16), 5, 2),
     "scattering": ModelSpec("scattering", (3, 18, 16), 7, 16),
     "scattering of 165 classes": ModelSpec("scattering", (1, 16, 16), 165, 16),
+    "histograms": ModelSpec("histograms", (3, 18, 16), 1, 16),
+    "histograms with block": ModelSpec("histograms", (3, 16, 17), 7, 16, BLOCK),
     "unet 2-D": ModelSpec("unet", (3, 19, 16), 3, 4),
     "unet 3-D": ModelSpec("unet", (1, 6, 17, 16), 3, 4),
     "unet 3-D with block": ModelSpec("unet", (1, 4, 8, 9), 3, 2, BLOCK),
