@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from simulation.measures import scale_start
+from simulation.report import phrases
 from simulation.report.budgets_axis import LOOKS, BudgetAxis, legend, side_by_side, span
 from simulation.report.budgets_figure_tables import hospital_figures_table, noise_table, utility_table
 from simulation.report.budgets_numbers import Figures
@@ -15,7 +16,8 @@ from simulation.report.plot import Drawing, Scale, decades, linear, logarithmic,
 BOTTOM = 272.0
 BELOW = 62.0  # for the axis
 MOST_HOSPITALS = 14
-TALL = 64.0  # of a hospital's row, where several mechanisms stand in it
+TALL = 64.0  # of a hospital's row, where several mechanisms stand in it; taller where there are more than three
+APART = 11.0  # between the mechanisms of a row
 
 
 def budgets_figures(budgets: Budgets) -> list[Figure]:
@@ -40,7 +42,7 @@ def utility_figure(budgets: Budgets) -> Figure | None:
     lines: list[tuple[str, str]] = []
     if bare is not None and bare.utility.estimate is not None:
         level(drawing, bare.utility, y)
-        lines.append((legend_line("s6 level"), "federated, without privacy (band: 95% interval)"))
+        lines.append((legend_line("s6 level"), f"{phrases.mechanism('none')} (band: 95% interval)"))
     if measure.guess is not None:
         drawing.line(LEFT, y(measure.guess), RIGHT, y(measure.guess), "guess")
         lines.append((legend_line("guess"), "guessing"))
@@ -112,7 +114,7 @@ def hospitals_figure(budgets: Budgets) -> Figure | None:
         linear(low, 1.0, 8, RIGHT - 8),
         [(t, f"{t:.3g}") for t in round_steps(low, 1.0)],
         budgets.measure.label,
-        TALL,
+        max(TALL, APART * len(beside) + 28),
     )
     left = f" The first {len(names)} of {budgets.hospitals} are drawn." if len(names) < budgets.hospitals else ""
     caption = (
@@ -143,6 +145,6 @@ def _dots(found: Sequence[tuple[Setting, Figures]]) -> tuple[Dot, ...]:
     dots: list[Dot] = []
     for k, (setting, own) in enumerate(found):
         ends = None if own.low is None or own.high is None else (own.low, own.high)
-        lift = ((len(found) - 1) / 2 - k) * 8
+        lift = ((len(found) - 1) / 2 - k) * APART
         dots.append(Dot(own.estimate, *LOOKS[setting.mechanism], ends, lift))
     return tuple(dots)

@@ -5,6 +5,7 @@ from typing import final
 
 from simulation.report import phrases
 from simulation.report.budgets_numbers import Row, capital, exact, of
+from simulation.report.budgets_risk import bound
 from simulation.report.budgets_rows import Budgets, Setting, goal
 from simulation.report.numbers import budget, counted, decimal, listed, percent, significant
 from simulation.report.placements_words import SEATS
@@ -57,7 +58,8 @@ def lead(budgets: Budgets) -> Lead:
     """Say which budget is recommended and why, or why none is."""
     found, chosen = budgets.study["recommended"], budgets.recommended
     if chosen is None:
-        about = f"The answers below are for {budgets.shown.label}, the setting that came closest."
+        what = ", the setting that came closest" if _tried(budgets) else ", the smallest budget tried"
+        about = f"The answers below are for {budgets.shown.label}{what if budgets.candidates else ''}."
         return Lead(_tone(budgets), f"No budget is recommended{_because(budgets)}.", about, tuple(found["why"]))
     metric, allowed = budgets.measure.label, significant(budgets.tolerance)
     name = f"ε = {budget(chosen.budget)} {WITH[chosen.mechanism]}"
@@ -83,6 +85,11 @@ def answers(budgets: Budgets) -> tuple[Answer, ...]:
 
 def _tone(budgets: Budgets) -> str:
     return "mixed" if any(s.attack for s in budgets.settings) else "untested"
+
+
+def _tried(budgets: Budgets) -> bool:
+    """Whether any setting that may be recommended was attacked."""
+    return any(s.attack for m in budgets.candidates for s in budgets.of(m))
 
 
 def _because(budgets: Budgets) -> str:
@@ -126,7 +133,7 @@ def _accuracy(budgets: Budgets, setting: Setting) -> Answer:
     if measure.key == "auroc" and own.estimate is not None:
         lines.append(f"It tells {significant(100 * own.estimate)} of 100 pairs of images apart; guessing: 50.")
     others = (
-        ("Federated, without privacy", budgets.get("none")),
+        (capital(phrases.mechanism("none")), budgets.get("none")),
         ("All data in one place, same ε", budgets.get("pooled", setting.budget) if setting.budget else None),
         ("All data in one place, without privacy", budgets.get("pooled")),
     )
@@ -151,9 +158,24 @@ def _risk(setting: Setting) -> Answer:
             f"images {goal(attack)}: {percent(attack['rate'])}, {ends}. The strongest attack tried: "
             f"{attack['attack']}, from the seat of {seat}.",
             f"Guessing gets {percent(attack['null'])}: the attack is {better}.",
+            *_widest(setting, attack),
         ]
     lines.append(bound_words(setting))
     return Answer(question, number, tuple(lines))
+
+
+def _widest(setting: Setting, strongest: Row) -> list[str]:
+    """Say which attack may have got most, by the upper end of its interval, where that is another one."""
+    tests = [
+        a for a in setting.row["attacks"] if a["above_null"] is not None and a["goal"] not in ("members", "labels")
+    ]
+    most = max(tests, key=lambda a: a["high"], default=strongest)
+    if most["high"] <= strongest["high"]:
+        return []
+    return [
+        f"Least is known of images {goal(most)}: {most['hits']:,} of {most['targets']:,}, by {most['attack']}; the "
+        f"true rate may be up to {percent(most['high'])} (guessing: {percent(most['null'])})."
+    ]
 
 
 def bound_words(setting: Setting) -> str:
@@ -167,9 +189,16 @@ def bound_words(setting: Setting) -> str:
             f"The formal bound on finding one {unit} among {among} is about 1 ({percent(bounds['worst_case'])}): it "
             "rules nothing out, and safety rests on the attacks that were tried."
         )
-    return (
-        f"Formal bound: whatever an attacker knows and tries, finding one {unit} among {among} succeeds with a "
+    rounds = f"rounds the {unit} was asked" if unit == "hospital" else f"steps the {unit} was drawn"
+    words = (
+        f"Formal bound, for whoever does not know in which {rounds}: finding it among {among} succeeds with a "
         f"probability of at most {percent(bounds['worst_case'])} (guessing: {percent(bounds['prior'])})."
+    )
+    if (known := bound(setting, "bound_worst_case")) is None:
+        return words
+    return (
+        f"{words} Whoever knows that it took part in the attacked step: at most {percent(known)}, among as many "
+        "candidates as the attacks had."
     )
 
 
@@ -225,7 +254,10 @@ def by_mechanism(budgets: Budgets) -> tuple[str, ...]:
     found = budgets.study["recommended"]["by_mechanism"]
     if len(found) < 2:
         return ()
-    return tuple(
-        f"{capital(phrases.mechanism(name))}: {'no budget passes' if at is None else f'ε = {budget(at)}'}."
-        for name, at in found.items()
-    )
+    return tuple(f"{capital(phrases.mechanism(name))}: {_passing(budgets, name, at)}." for name, at in found.items())
+
+
+def _passing(budgets: Budgets, mechanism: str, at: float | None) -> str:
+    if at is not None:
+        return f"ε = {budget(at)}"
+    return "no budget passes" if any(s.attack for s in budgets.of(mechanism)) else "no attack was tested"

@@ -34,6 +34,13 @@ class Figures:
             return cls(None, None, None, why=why)
         return cls(row[key], row["low"], row["high"], row.get("n"), str(row.get("why", "")))
 
+    @classmethod
+    def loose(cls, row: Row | float | None) -> "Figures":
+        """Read a figure that may be a bare number, or lack its interval."""
+        if isinstance(row, Mapping):
+            return cls(row.get("estimate"), row.get("low"), row.get("high"), row.get("n"), str(row.get("why", "")))
+        return cls(row, None, None, why="" if row is not None else "it was not measured")
+
     @property
     def short(self) -> str:
         """For a table: '0.842 (0.801 to 0.873)'."""

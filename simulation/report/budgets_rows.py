@@ -154,6 +154,11 @@ class Budgets:
         wanted = number(budget)
         return next((s for s in self.settings if s.mechanism == mechanism and s.budget == wanted), None)
 
+    @property
+    def attacked(self) -> bool:
+        """Whether any attack was tested in any setting."""
+        return any(s.attack for s in self.settings)
+
     def of(self, mechanism: str) -> list[Setting]:
         """Return a mechanism's settings with a budget, the smallest first."""
         own = [s for s in self.settings if s.mechanism == mechanism and s.budget is not None]

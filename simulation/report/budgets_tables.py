@@ -1,14 +1,14 @@
 """The tables of a study of budgets: at equal epsilon, at equal noise, joining, price, and those of its figures."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from simulation.report import phrases
 from simulation.report.budgets_figure_tables import noise
-from simulation.report.budgets_numbers import Figures, Row, exact, number
+from simulation.report.budgets_numbers import Figures, Row, exact, number, of
 from simulation.report.budgets_rows import BRIEF, Budgets, Setting
 from simulation.report.numbers import DASH, budget, interval, percent, significant
 from simulation.report.tables import Table, cut
@@ -16,6 +16,7 @@ from simulation.report.tables import Table, cut
 FILES: Mapping[str, str] = MappingProxyType(
     {"equal_noise": "equal_noise.csv", "joining": "joining.csv", "price": "price.csv"}
 )
+WORDY = ("Strongest attack",)
 
 
 def write_tables(folder: Path, study: Row) -> None:
@@ -33,56 +34,72 @@ def write_tables(folder: Path, study: Row) -> None:
 
 def equal_epsilon_table(budgets: Budgets) -> Table:
     """Return one row per setting: utility, price, bound and the strongest attack beside its null."""
-    rows = [
-        (
-            s.label,
-            s.utility.short,
-            significant(s.epsilon) if s.epsilon is not None else "no claim",
-            _bound(s),
-            *_attacked(s),
-            _worst(s),
-            Figures.of(s.row["minority"]).short,
-            significant(s.row["epsilon_opacus_rdp"]),
-            noise(s),
-            significant(s.row["noise_on_mean"]) if s.row["noise_on_mean"] else "none",
-            s.row["protects"] or "nobody",
-        )
-        for s in budgets.settings
-    ]
-    kept, note = cut(rows, "settings.csv")
-    rarest = next((s.row["minority"] for s in budgets.settings if s.row["minority"]), None)
+    columns = [(heading, [write(s) for s in budgets.settings]) for heading, write in _columns(budgets)]
+    kept, note = cut(list(zip(*(cells for _, cells in columns), strict=True)), "settings.csv")
+    headings = tuple(heading for heading, _ in columns)
+    words = tuple(k for k, heading in enumerate(headings) if heading in WORDY or heading.startswith("Worst hospital"))
+    return Table(_equal_epsilon_caption(budgets), headings, kept, note, words=words)
+
+
+def _columns(budgets: Budgets) -> list[tuple[str, Callable[[Setting], str]]]:
+    """Return the columns at equal budgets; those of attacks only where somebody attacked."""
     metric = budgets.measure.label
-    of_class = (
-        f"'{rarest['class']}' {'recall' if rarest['metric'] == 'recall' else 'Dice'}" if rarest else "Rarest class"
-    )
-    return Table(
-        f"One row per mechanism and budget, seeds together, with 95% intervals. {metric} on {budgets.heldout} that "
-        "nobody trained on. ε at most: of whoever pays most, exactly accounted, and as the RDP accountant of Opacus "
-        "would print it. Bound: of finding one of those who are protected in the whole run, in brackets by guessing. "
-        "Copied: SSIM above 0.9; visible: SSIM above what guessing reaches for one image in twenty; recognised: among "
-        "decoys, or if the attacker is shown the candidates. Got: exact interval, each image counted as one "
-        "independent trial; above guessing: one-sided, 95% confidence, all tests of a setting allowed for (Holm).",
-        (
-            "Setting",
-            metric,
-            "ε at most",
-            "Worst-case bound (guessing)",
-            "Strongest attack",
-            "Got",
-            "95% interval",
-            "Guessing",
-            "Above guessing",
-            f"Worst hospital ({metric})",
-            of_class,
-            "ε by RDP (Opacus)",
-            "Noise multiplier",
-            "Noise on the mean",
-            "Protects each",
-        ),
-        kept,
-        note,
-        words=(4, 9),
-    )
+    columns: list[tuple[str, Callable[[Setting], str]]] = [
+        ("Setting", lambda s: s.label),
+        (metric, lambda s: s.utility.short),
+        ("ε at most", lambda s: significant(s.epsilon) if s.epsilon is not None else "no claim"),
+        ("Protects each", lambda s: s.row["protects"] or "nobody"),
+    ]
+    if budgets.attacked:
+        columns += [
+            ("Strongest attack", _strongest),
+            ("Got", lambda s: DASH if s.attack is None else _got(s.attack)),
+            ("95% interval", lambda s: DASH if s.attack is None else interval((s.attack["low"], s.attack["high"]))),
+            ("Guessing", lambda s: DASH if s.attack is None else percent(s.attack["null"])),
+            ("Above guessing", lambda s: DASH if s.attack is None else "yes" if s.attack["above_null"] else "no"),
+            ("Bound on that attack", lambda s: DASH if s.attack is None else percent(s.attack["bound_worst_case"])),
+        ]
+    columns += [
+        ("Bound, draws secret (guessing)", _bound),
+        (f"Worst hospital ({metric})", _worst),
+        (_of_class(budgets), lambda s: Figures.of(s.row["minority"]).short),
+    ]
+    if any((s.row["minority"] or {}).get("specificity") is not None for s in budgets.settings):
+        columns.append(("Specificity", lambda s: Figures.loose((s.row["minority"] or {}).get("specificity")).short))
+    return [
+        *columns,
+        ("Noise multiplier", noise),
+        ("Noise on the mean", lambda s: significant(s.row["noise_on_mean"]) if s.row["noise_on_mean"] else "none"),
+        ("ε by RDP (Opacus)", lambda s: significant(s.row["epsilon_opacus_rdp"])),
+    ]
+
+
+def _equal_epsilon_caption(budgets: Budgets) -> str:
+    words = [
+        f"One row per mechanism and budget, seeds together, with 95% intervals. {budgets.measure.label} on "
+        f"{budgets.heldout} that nobody trained on. ε at most: of whoever pays most, exactly accounted, and as the RDP "
+        "accountant of Opacus would print it. Bound, draws secret: of finding one of those who are protected in the "
+        "whole run, for whoever does not know in which steps they were drawn; in brackets by guessing.",
+    ]
+    if budgets.study["joining"]:
+        words.append(
+            "'Each hospital alone': its model judged on all hospitals' images; what joining brings to a hospital "
+            "stands under Joining."
+        )
+    if budgets.attacked:
+        words.append(
+            "Copied: SSIM above 0.9; visible: SSIM above what guessing reaches for one image in twenty; recognised: "
+            "among decoys, or if the attacker is shown the candidates. Got: exact interval, each image counted as one "
+            "independent trial; above guessing: one-sided, 95% confidence, all tests of a setting allowed for (Holm). "
+            "Bound on that attack: for whoever knows that the image took part in the attacked step, among the "
+            "attack's own candidates; so it may lie above the other bound."
+        )
+    return " ".join(words)
+
+
+def _of_class(budgets: Budgets) -> str:
+    rarest = next((s.row["minority"] for s in budgets.settings if s.row["minority"]), None)
+    return f"'{rarest['class']}' {'recall' if rarest['metric'] == 'recall' else 'Dice'}" if rarest else "Rarest class"
 
 
 def equal_noise_table(budgets: Budgets) -> Table | None:
@@ -214,7 +231,10 @@ def hospital_terms_table(budgets: Budgets, setting: Setting) -> Table:
 
 def _worst(setting: Setting) -> str:
     row = setting.row["worst_hospital"]
-    return f"{row['name']}: {Figures.of(row).short}" if row else DASH
+    if not row:
+        return DASH
+    n = setting.row["hospitals"][row["name"]]["n"]
+    return f"{row['name']}: {Figures.of(row).short}, {of(n)}"
 
 
 def _bound(setting: Setting) -> str:
@@ -222,17 +242,13 @@ def _bound(setting: Setting) -> str:
     return f"{percent(bounds['worst_case'])} ({percent(bounds['prior'])})" if bounds else DASH
 
 
-def _attacked(setting: Setting) -> tuple[str, ...]:
+def _strongest(setting: Setting) -> str:
     attack = setting.attack
-    if attack is None:
-        return ("not tested", DASH, DASH, DASH, DASH)
-    return (
-        f"{attack['attack']}: {BRIEF.get(attack['goal'], attack['goal'])}",
-        f"{attack['hits']:,} of {attack['targets']:,} ({percent(attack['rate'])})",
-        interval((attack["low"], attack["high"])),
-        percent(attack["null"]),
-        "yes" if attack["above_null"] else "no",
-    )
+    return "not tested" if attack is None else f"{attack['attack']}: {BRIEF.get(attack['goal'], attack['goal'])}"
+
+
+def _got(attack: Row) -> str:
+    return f"{attack['hits']:,} of {attack['targets']:,} ({percent(attack['rate'])})"
 
 
 def _where(row: Row) -> str:

@@ -78,7 +78,7 @@ def central_words(budgets: Budgets) -> list[str]:
 def empty_words(budgets: Budgets) -> list[str]:
     """Say of the settings without a promise what was got there, and that nothing is claimed for them."""
     heads = {
-        "none": "No protection: nothing is limited, nothing is added.",
+        "none": "Federated, without privacy: nothing is limited, nothing is added.",
         "clip_only": "Clipping only: the influence of each image is limited; there is no noise, so no budget.",
         "noise_only": "Noise only: nobody's influence is limited, so no noise is large enough to claim a budget.",
     }

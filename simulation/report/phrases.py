@@ -44,7 +44,7 @@ ATTACKS: Mapping[str, str] = MappingProxyType(
 
 MECHANISMS: Mapping[str, str] = MappingProxyType(
     {
-        "none": "no protection",
+        "none": "federated, without privacy",
         "clip_only": "clipping only",
         "noise_only": "noise only",
         "local": "noise at each hospital",

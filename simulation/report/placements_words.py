@@ -7,6 +7,7 @@ from typing import Any, get_args
 from configs.adversary import AttackName, Placement
 from simulation.placements_rows import POOLED, findings
 from simulation.report import phrases
+from simulation.report.budgets_numbers import capital
 from simulation.report.numbers import budget, counted, interval, listed, percent
 
 Summary = dict[str, Any]
@@ -84,7 +85,7 @@ def setting_words(rows: Sequence[Row]) -> list[str]:
     for setting, label in settings_of(rows).items():
         own = [row for row in rows if setting_of(row) == setting and row["success"] is not None]
         said = [text for name in dict.fromkeys(row["placement"] for row in own) if (text := _seat_words(own, name))]
-        where = f"With {label}" if setting[1] is None else f"At {label}"
+        where = capital(label) if setting[1] is None else f"At {label}"
         if said:
             words.append(f"{where}: {'; '.join(said)}.")
         elif own:

@@ -83,7 +83,9 @@ def test_no_recommendation_says_why(grid: Grid, because: str, level: str):
     assert found.text == f"No budget is recommended{because}"
     assert found.level == level
     assert found.why
-    assert "the setting that came closest" in found.about
+    candidates = [s for m in FEDERATED for s in Budgets(study(grid)).of(m)]
+    assert ("the setting that came closest" in found.about) == any(s.attack for s in candidates)
+    assert ("the smallest budget tried" in found.about) == bool(candidates and not any(s.attack for s in candidates))
     assert "Recommended" not in found.text
 
 
@@ -144,9 +146,24 @@ def test_risk_is_said_with_its_null_its_interval_and_the_bound():
     assert text.startswith("4 of 64 images recognised when shown the candidates: 6.2%, 95% interval 0% to 13%.")
     assert "imprint, from the seat of a malicious server" in text
     assert "Guessing gets 5%: the attack is not shown to be better than that." in text
-    assert "among 80 equally likely candidates succeeds with a probability of at most 9% (guessing: 1.2%)" in text
+    assert "for whoever does not know in which steps the image was drawn: finding it among 80 equally likely" in text
+    assert "candidates succeeds with a probability of at most 9% (guessing: 1.2%)" in text
+    assert "Whoever knows that it took part in the attacked step: at most 8%" in text
+    assert "whatever an attacker knows" not in text
     loud = said(study(LOUD), "attacker")
     assert "the attack is better than guessing" in loud
+
+
+def test_the_goal_of_which_least_is_known_is_named_beside_the_strongest():
+    content = study()
+    row = next(r for r in content["settings"] if (r["mechanism"], r["budget"]) == ("distributed", 8.0))
+    row["attack"] = attack("copied", 0, 564, 0.0, above=False)
+    row["attacks"] = [row["attack"], attack("informed", 9, 90, 0.05, above=False)]
+    text = said(content, "attacker")
+    assert text.startswith("0 of 564")
+    assert "shown the candidates: 9 of 90, by imprint; the true rate may be up to 17% (guessing: 5%)." in text
+    row["attacks"] = [row["attack"]]
+    assert "Least is known" not in said(content, "attacker")
 
 
 def test_a_bound_of_one_is_said_to_rule_nothing_out():
@@ -202,6 +219,7 @@ def test_every_mechanism_has_its_own_answer():
     assert "Noise at each hospital: no budget passes." in found
     assert "All data in one place: ε = 8." in found
     assert by_mechanism(Budgets(study(DEMO))) == ()
+    assert "Noise at each hospital: no attack was tested." in by_mechanism(Budgets(study(UNTESTED)))
 
 
 def test_an_older_study_is_refused_with_what_to_do(tmp_path: Path):

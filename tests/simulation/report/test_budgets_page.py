@@ -17,7 +17,7 @@ from simulation.report.budgets_tables import (
 from simulation.report.build import build_report
 from tests.simulation.report.folders import segmentation
 from tests.simulation.report.pages import Page
-from tests.simulation.report.studies import DEMO, GRIDS, USUAL, Grid, interval, study, write
+from tests.simulation.report.studies import BARE, DEMO, GRIDS, USUAL, Grid, interval, study, write
 
 
 def test_at_equal_budgets_every_setting_has_utility_price_bound_and_attack():
@@ -28,15 +28,26 @@ def test_at_equal_budgets_every_setting_has_utility_price_bound_and_attack():
     assert row["AUROC"] == "0.875 (0.865 to 0.885)"
     assert row["ε at most"] == "8"
     assert row["ε by RDP (Opacus)"] == "8.8"
-    assert row["Worst-case bound (guessing)"] == "9% (1.2%)"
+    assert row["Bound, draws secret (guessing)"] == "9% (1.2%)"
+    assert row["Bound on that attack"] == "8%"
     assert row["Got"] == "4 of 64 (6.2%)"
     assert row["Guessing"] == "5%"
     assert row["Above guessing"] == "no"
-    assert row["Worst hospital (AUROC)"] == "vienna_dias: 0.725 (0.685 to 0.765)"
+    assert row["Worst hospital (AUROC)"] == "vienna_dias: 0.725 (0.685 to 0.765), n\u00a0=\u00a043"
     assert row["'attention' recall"] == "0.400 (0.300 to 0.500)"
     assert rows["clipping only"][2] == "no claim"
-    assert rows["ε = 8 (noise at the server)"][-1] == "hospital"
+    assert table.columns[3] == "Protects each"  # beside the budget, which means nothing without it
+    assert rows["ε = 8 (noise at the server)"][3] == "hospital"
+    assert "'Each hospital alone': its model judged on all hospitals' images" in table.caption
     assert rows["each hospital alone, without privacy"][4] == "not tested"
+
+
+def test_without_attacks_the_table_has_no_columns_for_them():
+    table = equal_epsilon_table(Budgets(study(BARE)))
+    assert table.columns[:5] == ("Setting", "AUROC", "ε at most", "Protects each", "Bound, draws secret (guessing)")
+    assert not {"Strongest attack", "Got", "Guessing", "Above guessing", "Bound on that attack"} & set(table.columns)
+    assert "SSIM" not in table.caption
+    assert "Each hospital alone" not in table.caption
 
 
 def test_the_other_tables_hold_what_was_compared():

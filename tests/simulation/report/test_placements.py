@@ -94,7 +94,7 @@ def test_the_page_is_balanced_self_contained_accessible_and_the_same_again(tmp_p
 def test_words_name_chairs_budgets_and_what_was_not_tried() -> None:
     words = " ".join(placements_words({"rows": rows()}))
     assert "Something was got back from 1 of 1 chair: by a malicious server." in words
-    assert "With no protection: a malicious server (imprint) copied (SSIM > 0.9): 59 of 64 (92%" in words
+    assert "Federated, without privacy: a malicious server (imprint) copied (SSIM > 0.9): 59 of 64 (92%" in words
     assert "At ε = 8 nothing was above its null" in words
     assert "At ε = 100: a malicious server (imprint) recognised when shown the candidates 20 of 64" in words
     assert "Of 3 combinations of chair and attack, 2 could not be tried" in words
@@ -104,7 +104,7 @@ def test_words_name_chairs_budgets_and_what_was_not_tried() -> None:
 
 def test_the_heat_map_has_every_cell_its_numbers_and_its_reason() -> None:
     found = heat_map(pooled_rows({"rows": rows()}))
-    assert [g.label for g in found.grids] == ["no protection", "ε = 100", "ε = 8"]
+    assert [g.label for g in found.grids] == ["federated, without privacy", "ε = 100", "ε = 8"]
     bare = dict(found.grids[0].rows)
     (liar,) = bare["a malicious server"]
     assert liar.found
