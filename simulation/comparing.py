@@ -6,7 +6,7 @@ from typing import Any
 
 from configs import Experiment, InputError, StudyAxes
 from simulation.budgets_plan_equal import equal_noise_rows
-from simulation.comparing_draws import difference_row, estimate_row
+from simulation.comparing_draws import estimate_row
 from simulation.comparing_recommended import deaths, recommended
 from simulation.comparing_settings import FEDERATED, Compared, Key, compared, setting_rows
 from tasks.metrics import LEVEL
@@ -62,7 +62,7 @@ def joining_rows(study: Compared) -> list[Row]:
         for name, of in study.shares.items():
             found = {"alone": estimate_row(of[alone])["estimate"], "joined": estimate_row(of[key])["estimate"]}
             head = {"budget": budget, "hospital": name, "mechanism": mechanism}
-            rows.append(head | found | difference_row(of[key], of[alone]))
+            rows.append(head | found | study.apart(of[key], of[alone]))
     return rows
 
 
@@ -76,7 +76,7 @@ def price_rows(study: Compared, settings: Sequence[Row]) -> list[Row]:
         if pooled in study.groups:
             ratio = noise[key] / noise[pooled] if noise[pooled] else None
             head = {"budget": budget, "mechanism": mechanism, "noise_ratio": ratio}
-            rows.append(head | difference_row(study.utility[key], study.utility[pooled]))
+            rows.append(head | study.apart(study.utility[key], study.utility[pooled]))
     return rows
 
 

@@ -136,12 +136,17 @@ def estimate_row(found: BySeed, bounds: tuple[float, float] | None = None) -> Ro
     return {**row, "low": max(low, least), "high": min(high, most)}
 
 
-def difference_row(ours: BySeed, theirs: BySeed) -> Row:
+def difference_row(ours: BySeed, theirs: BySeed, most: float = 1.0) -> Row:
     """Return {difference, low, high, seeds} of two settings: ours less theirs, paired by image and by seed.
 
     Only seeds that both have count. Models that say the same of every record differ by exactly 0, in [0, 0]. Where
     both are right about everything, or both wrong, resamples cannot tell them apart: the interval is then that of the
-    exact intervals of both.
+    exact intervals of both. No interval reaches beyond `most`, the most by which the metric can differ.
+
+    Args:
+        ours: by seed; may be empty.
+        theirs: the same.
+        most: 1 for a metric in [0, 1], 2 for one in [-1, 1].
     """
     seeds = [seed for seed in ours if seed in theirs]
     pairs = [(ours[seed], theirs[seed]) for seed in seeds]
@@ -164,7 +169,7 @@ def difference_row(ours: BySeed, theirs: BySeed) -> Row:
     low, high, why = _ends(draws)
     if not why and low == high:
         why = "every resample gives the same value"
-    return {**row, "why": why} if why else {**row, "low": low, "high": high}
+    return {**row, "why": why} if why else {**row, "low": max(low, -most), "high": min(high, most)}
 
 
 def _values(one: Score, counts: Array) -> Array:

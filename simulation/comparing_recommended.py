@@ -5,21 +5,33 @@ from typing import Any
 
 from configs.sections import PRICED
 from simulation.comparing_attacks import GOALS
+from simulation.comparing_quiet import quiet, silent, tested
 from simulation.comparing_settings import FEDERATED, NO_FEDERATION, amount
-from simulation.comparing_words import budget_words, cost_words, loud_words, not_promised, quiet_words, refused_words
+from simulation.comparing_words import (
+    BEHIND,
+    budget_words,
+    cost_words,
+    heard_words,
+    not_promised,
+    quiet_words,
+    refused_words,
+)
 
 Row = dict[str, Any]
 
 ALWAYS = ("copied", "visible", "identified", "informed")
 NOT_TRIED = "no attack that could achieve this was tried"
+UNCLEAR = "at the smallest budget tried the tests could not be judged, or saw too little to call it quiet or loud"
 
 
 def deaths(settings: Sequence[Row]) -> dict[str, dict[str, Row]]:
     """Return per mechanism and goal {quiet_up_to, loud_from}; budget "none" is larger than any number.
 
     quiet_up_to: the largest budget at which, and at all smaller ones that were tried, some attack had this goal and
-    none was above its null. loud_from: the smallest budget at which one was. Between and beyond budgets that were
-    tried nothing is known. None (with a "why" where both are) where there is no such budget.
+    all that had it were silent (`simulation.comparing_quiet.silent`: judged, noticeable, and each not significant by
+    itself). loud_from: the smallest budget at which one was above its null, all tests of the setting allowed for.
+    Between and beyond budgets that were tried nothing is known. None (with a "why" where both are) where there is no
+    such budget.
     """
     found: dict[str, dict[str, Row]] = {}
     for mechanism in dict.fromkeys(row["mechanism"] for row in settings):
@@ -30,17 +42,18 @@ def deaths(settings: Sequence[Row]) -> dict[str, dict[str, Row]]:
 
 
 def _death(rows: Sequence[Row], goal: str) -> Row:
-    above = [(row["budget"], [a["above_null"] for a in row["attacks"] if a["goal"] == goal]) for row in rows]
-    known = [(budget, [v for v in values if v is not None]) for budget, values in above]
-    quiet = None
-    for budget, values in known:
-        if not values or any(values):
+    known = [(row["budget"], [a for a in row["attacks"] if a["goal"] == goal and a["targets"]]) for row in rows]
+    still = None
+    for budget, attacks in known:
+        if not attacks or not all(silent(attack) for attack in attacks):
             break
-        quiet = budget
-    loud = next((budget for budget, values in known if any(values)), None)
-    row: Row = {"quiet_up_to": quiet, "loud_from": loud}
-    if not any(values for _, values in known):
+        still = budget
+    loud = next((budget for budget, attacks in known if any(a["above_null"] for a in attacks)), None)
+    row: Row = {"quiet_up_to": still, "loud_from": loud}
+    if not any(tested(attacks) for _, attacks in known):
         row["why"] = NOT_TRIED
+    elif still is None and loud is None:
+        row["why"] = UNCLEAR
     return row
 
 
@@ -49,20 +62,14 @@ def by_budget(settings: Sequence[Row], mechanism: str) -> list[Row]:
     return sorted((row for row in settings if row["mechanism"] == mechanism), key=lambda row: amount(row["budget"]))
 
 
-def tested(row: Row) -> list[Row]:
-    """Return the attacks of a setting that could be held against a null."""
-    return [attack for attack in row["attacks"] if attack["above_null"] is not None]
-
-
 def quiet_settings(settings: Sequence[Row], mechanism: str) -> list[Row]:
-    """Return a mechanism's settings with a numbered budget, from the smallest, up to where an attack beats its null.
+    """Return a mechanism's settings with a numbered budget, from the smallest, up to where one is not quiet.
 
-    A setting in which nothing was tested ends them too: of it nothing is known.
+    Quiet: `simulation.comparing_quiet.quiet`. A setting of which too little is known ends them too.
     """
     found: list[Row] = []
     for row in by_budget(settings, mechanism):
-        tests = tested(row)
-        if isinstance(row["budget"], str) or not tests or any(a["above_null"] for a in tests):
+        if isinstance(row["budget"], str) or not quiet(row["attacks"]):
             break
         found.append(row)
     return found
@@ -95,12 +102,13 @@ def best_of(settings: Sequence[Row], mechanism: str, tolerance: float) -> Row | 
 def recommended(settings: Sequence[Row], tolerance: float) -> Row:
     """Return the recommended setting, why, what it costs, and what it does not promise.
 
-    Of every mechanism the smallest noise (largest epsilon) counts at which no attack that was tried beats its null
-    (all tests of the setting allowed for), nor at any smaller budget tried, and whose utility is within the tolerance
-    of federated training without privacy. Of several federated mechanisms the one with the least noise on the mean
-    gradient is taken, of equal ones the one with the higher utility; those whose cost is shown to be within the
-    tolerance come first ("shown"). Pooled data are recommended only where nothing federated was tried, and hospitals
-    that train alone never: nobody attacks them.
+    Of every mechanism the smallest noise (largest epsilon) counts at which no attack that was tried was seen to beat
+    its null though it could have been (`simulation.comparing_quiet.quiet`), nor at any smaller budget tried, and whose
+    utility is within the tolerance of federated training without privacy. Of several mechanisms that protect single
+    images the one with the least noise on the mean gradient is taken, of equal ones the one with the higher utility;
+    those whose cost is shown to be within the tolerance come first ("shown"). `central` protects hospitals, and its
+    noise is on updates: it is recommended only where none of those will do. Pooled data are recommended only where
+    nothing federated was tried, and hospitals that train alone never: nobody attacks them.
 
     Keys: mechanism, budget (None where there is none), why, cost, shown, utility, attack, tolerance, not_promised,
     by_mechanism.
@@ -117,8 +125,13 @@ def recommended(settings: Sequence[Row], tolerance: float) -> Row:
         why = _why_none(settings, candidates, tolerance)
         empty = dict.fromkeys(("mechanism", "budget", "cost", "shown", "utility", "attack"))
         return {**empty, "why": why, "not_promised": [], **head}
-    why = [quiet_words(chosen, tested(chosen)), cost_words(chosen, tolerance, within(chosen, tolerance) == "shown")]
+    why = [
+        quiet_words(chosen, tested(chosen["attacks"])),
+        cost_words(chosen, tolerance, within(chosen, tolerance) == "shown"),
+    ]
     why.append(_why_not_more(settings, chosen, tolerance))
+    if chosen["mechanism"] == "central":
+        why.append(BEHIND)
     return {
         "mechanism": chosen["mechanism"],
         "budget": chosen["budget"],
@@ -139,8 +152,9 @@ def _candidates(settings: Sequence[Row]) -> list[str]:
 
 
 def _least_noise(rows: Sequence[Row], tolerance: float) -> Row | None:
-    def order(row: Row) -> tuple[bool, float, float]:
-        return within(row, tolerance) != "shown", row["noise_on_mean"], -row["utility"]["estimate"]
+    def order(row: Row) -> tuple[bool, bool, float, float]:
+        hospitals, likely = row["mechanism"] == "central", within(row, tolerance) != "shown"
+        return hospitals, likely, row["noise_on_mean"], -row["utility"]["estimate"]
 
     return min(rows, key=order, default=None)
 
@@ -151,11 +165,7 @@ def _why_not_more(settings: Sequence[Row], chosen: Row, tolerance: float) -> str
     numbered = [row for row in larger if not isinstance(row["budget"], str)]
     if not numbered:
         return f"{budget_words(chosen)} is the largest budget that was tried with this mechanism."
-    tests = tested(numbered[0])
-    loud = [attack for attack in tests if attack["above_null"]]
-    if loud:
-        return loud_words(numbered[0], loud)
-    return refused_words(numbered[0], tolerance, tried=bool(tests))
+    return heard_words(numbered[0]) or refused_words(numbered[0], tolerance)
 
 
 def _why_none(settings: Sequence[Row], candidates: Sequence[str], tolerance: float) -> list[str]:
@@ -167,12 +177,6 @@ def _why_none(settings: Sequence[Row], candidates: Sequence[str], tolerance: flo
     words: list[str] = []
     for mechanism in candidates:
         own = [row for row in by_budget(settings, mechanism) if not isinstance(row["budget"], str)]
-        quiet = quiet_settings(settings, mechanism)
-        loud = [attack for attack in tested(own[0]) if attack["above_null"]]
-        if quiet:
-            words.append(refused_words(quiet[-1], tolerance, tried=True))
-        elif loud:
-            words.append(loud_words(own[0], loud))
-        else:
-            words.append(refused_words(own[0], tolerance, tried=False))
+        still = quiet_settings(settings, mechanism)
+        words.append(refused_words(still[-1], tolerance) if still else heard_words(own[0]))
     return words

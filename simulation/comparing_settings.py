@@ -58,6 +58,15 @@ class Compared:
     minority: Mapping[Key, BySeed]
     shares: Mapping[str, Mapping[Key, BySeed]]
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the most that the leading metric can be."""
+        return (-1.0, 1.0) if any(cell.metric == "mcc" for cell in self.scores.values()) else (0.0, 1.0)
+
+    def apart(self, ours: BySeed, theirs: BySeed) -> Row:
+        """Return a paired difference of the leading metric."""
+        return difference_row(ours, theirs, self.span[1] - self.span[0])
+
 
 def compared(root: Path, cells: Sequence[Row]) -> Compared:
     """Read the predictions of a study's cells and resample them.
@@ -129,13 +138,13 @@ def setting_rows(study: Compared) -> list[Row]:
 
 def _row(study: Compared, group: Group) -> Row:
     first = study.scores[group.cells[0]["cell"]]
-    span = (-1.0, 1.0) if first.metric == "mcc" else (0.0, 1.0)
+    span = study.span
     hospitals = {
         name: {**estimate_row(of[group.key], span), **terms_of(group.cells, name)} for name, of in study.shares.items()
     }
     tried = attack_rows(study.root, group.cells)
     why: dict[str, str] = {}
-    against_none, against_pooled = _against(group, study.utility, why)
+    against_none, against_pooled = _against(study, group, why)
     best = best_attack(tried)
     if best is None:
         why["attack"] = "; ".join(dict.fromkeys(row["why"] for row in tried)) or NOBODY
@@ -169,7 +178,7 @@ def _row(study: Compared, group: Group) -> Row:
     }
 
 
-def _against(group: Group, utility: Mapping[Key, BySeed], why: dict[str, str]) -> tuple[Row | None, Row | None]:
+def _against(study: Compared, group: Group, why: dict[str, str]) -> tuple[Row | None, Row | None]:
     """Return the differences from federated training without privacy, and from pooled data at the same budget."""
     found: list[Row | None] = []
     references: dict[str, tuple[Key, str]] = {
@@ -177,8 +186,8 @@ def _against(group: Group, utility: Mapping[Key, BySeed], why: dict[str, str]) -
         "against_pooled": (("pooled", group.budget), NO_POOLED),
     }
     for name, (reference, missing) in references.items():
-        if reference in utility:
-            found.append(difference_row(utility[group.key], utility[reference]))
+        if reference in study.utility:
+            found.append(study.apart(study.utility[group.key], study.utility[reference]))
         else:
             why[name] = missing
             found.append(None)

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from simulation.comparing_quiet import RATE, blind, noticed, tested, unjudged
 from simulation.measures import label
-from simulation.report.numbers import budget, counted, decimal, listed, percent, significant
+from simulation.report.budgets_numbers import plus
+from simulation.report.numbers import budget, counted, decimal, listed, p_value, percent, significant
 from simulation.report.phrases import setting
 
 Row = dict[str, Any]
@@ -18,12 +20,10 @@ DONE = {
     "members": "told who was trained on",
     "labels": "counted the labels",
 }
-RATE = {
-    "copied": "images copied",
-    "visible": "images shown more clearly than guessing does",
-    "identified": "images picked among decoys",
-    "informed": "images picked by somebody who is shown the candidates",
-}
+BEHIND = (
+    "This mechanism comes last because it protects hospitals, not single images, and not from the server: no mechanism "
+    "that was tried and protects images will do."
+)
 
 
 def budget_words(row: Row) -> str:
@@ -32,12 +32,12 @@ def budget_words(row: Row) -> str:
 
 
 def quiet_words(row: Row, tests: Sequence[Row]) -> str:
-    """Say that no attack beat its null at a budget and at all smaller ones tried."""
+    """Say that no attack was seen to beat its null at a budget and at all smaller ones tried."""
     names = listed(list(dict.fromkeys(test["attack"] for test in tests)))
     return (
-        f"{budget_words(row)}: no attack that was tried ({names}) did measurably better than guessing, here and at "
-        f"every smaller budget tried with this mechanism ({counted(len(tests), 'test')} here, 95% confidence for all "
-        f"of them together)."
+        f"{budget_words(row)}: no attack that was tried ({names}) was shown to do better than guessing, here and at "
+        f"every smaller budget tried with this mechanism ({counted(len(tests), 'test')} here, each at 5%); that is no "
+        f"proof that none does."
     )
 
 
@@ -61,37 +61,64 @@ def cost_words(row: Row, tolerance: float, shown: bool) -> str:
     )
 
 
-def loud_words(row: Row, loud: Sequence[Row]) -> str:
-    """Say which attacks beat their nulls in a setting."""
-    said = [
-        f"{a['attack']} {DONE[a['goal']]} ({percent(a['rate'])} of {a['targets']:,}, guessing {percent(a['null'])})"
-        for a in loud
-    ]
-    return f"{budget_words(row)}: an attack does better than guessing: {listed(said)}."
+def heard_words(row: Row) -> str:
+    """Say why a setting is not quiet (`simulation.comparing_quiet.quiet`); empty where it is."""
+    attacks = [attack for attack in row["attacks"] if attack["targets"]]
+    tests = tested(attacks)
+    if not tests:
+        return f"{budget_words(row)}: no attack was tested, so its risk is not known."
+    loud = [attack for attack in tests if attack["above_null"]]
+    if loud:
+        said = [f"{a['attack']} {DONE[a['goal']]} ({_got(a)})" for a in loud]
+        return f"{budget_words(row)}: an attack does better than guessing: {listed(said)}."
+    if likely := [attack for attack in tests if noticed(attack)]:
+        said = [f"{a['attack']} {DONE[a['goal']]} ({_got(a)}; {p_value(a['p'])} by itself)" for a in likely]
+        return (
+            f"{budget_words(row)}: an attack may do better than guessing: {listed(said)}. With "
+            f"{counted(len(tests), 'test')} that is not shown, and not quiet either."
+        )
+    if missing := [attack for attack in attacks if unjudged(attack)]:
+        names = listed([f"{a['attack']} ({a.get('why') or 'no test'})" for a in missing])
+        return f"{budget_words(row)}: not every attack could be held against guessing: {names}. Its risk is not known."
+    if dull := [attack for attack in tests if blind(attack)]:
+        return f"{budget_words(row)}: {listed([_blind(attack) for attack in dull])}."
+    return ""
 
 
-def refused_words(row: Row, tolerance: float, *, tried: bool) -> str:
-    """Say why a setting in which no attack beat its null is not recommended."""
+def _got(attack: Row) -> str:
+    return f"{percent(attack['rate'])} of {attack['targets']:,}, guessing {percent(attack['null'])}"
+
+
+def _blind(attack: Row) -> str:
+    """Say that a test saw too little."""
+    rate = attack["noticed_from"]
+    reach = "had all of them been got" if rate is None else f"at a true rate below {percent(rate)}"
+    return (
+        f"only {counted(attack['targets'], 'image')} {'was' if attack['targets'] == 1 else 'were'} attacked by "
+        f"{attack['attack']}: the test could not have noticed {RATE[attack['goal']]}"
+        f"{', not even ' if rate is None else ' reliably '}{reach}"
+    )
+
+
+def refused_words(row: Row, tolerance: float) -> str:
+    """Say why a quiet setting is not recommended: what it costs."""
     head, cost = budget_words(row), row["against_none"]
-    if not tried:
-        return f"{head}: no attack was tested, so its risk is not known."
     if cost is None or cost["difference"] is None:
         why = cost["why"] if cost else "there is no federated run without privacy"
         return f"{head}: what it costs is not known ({why})."
+    name, allowed = label(row["metric"]), f"the accepted {significant(tolerance)}"
     if cost["difference"] >= -tolerance:
-        return (
-            f"{head}: the loss of {decimal(max(0.0, -cost['difference']), 3)} {label(row['metric'])}{_reach(cost)} is "
-            f"not shown to be within the accepted {significant(tolerance)}."
-        )
-    return (
-        f"{head}: it loses {decimal(-cost['difference'], 3)} {label(row['metric'])}{_reach(cost)}, more than the "
-        f"accepted {significant(tolerance)}."
-    )
+        lost = decimal(max(0.0, -cost["difference"]), 3)
+        return f"{head}: the loss of {lost} {name}{_reach(cost)} is not shown to be within {allowed}."
+    lost = f"{decimal(-cost['difference'], 3)} {name}{_reach(cost)}"
+    if cost["high"] is None or cost["high"] >= -tolerance:
+        return f"{head}: it is estimated to lose {lost}; that it exceeds {allowed} is not shown."
+    return f"{head}: it loses {lost}, more than {allowed}."
 
 
 def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
     """Return what a recommendation does not promise, a sentence each."""
-    tests = [attack for attack in chosen["attacks"] if attack["above_null"] is not None]
+    tests = tested(chosen["attacks"])
     attacks = listed(list(dict.fromkeys(test["attack"] for test in tests)))
     seats = listed(list(dict.fromkeys(test["placement"] for test in tests)))
     tried = sorted({row["budget"] for row in settings if not isinstance(row["budget"], str)})
@@ -127,18 +154,13 @@ def _untested(tests: Sequence[Row]) -> str:
 
 
 def _power(tests: Sequence[Row]) -> list[str]:
-    """Say for each goal from which true rate on it would have been noticed."""
+    """Say for each goal from which true rate on it would have been noticed: of a quiet setting all are known."""
     words: list[str] = []
     for goal, name in RATE.items():
         own = [test for test in tests if test["goal"] == goal]
         if not own:
             continue
-        known = [test for test in own if test["noticed_from"] is not None]
-        if len(known) < len(own):
-            fewest = min(test["targets"] for test in own)
-            words.append(f"That few {name} would be noticed: {fewest:,} are too few for the test to notice anything.")
-            continue
-        worst = max(known, key=lambda test: test["noticed_from"])
+        worst = max(own, key=lambda test: test["noticed_from"])
         words.append(
             f"That rare success is seen: with {worst['targets']:,} attacked, {name} at a true rate below "
             f"{percent(worst['noticed_from'])} would often have gone unnoticed (from there on the test notices it in 4 "
@@ -156,4 +178,5 @@ def _loud_without(settings: Sequence[Row]) -> bool:
 def _reach(cost: Row) -> str:
     if cost["low"] is None:
         return ""
-    return f" (95% interval of the difference {cost['low']:+.3f} to {cost['high']:+.3f}; seeds: {cost['seeds']})"
+    ends = f"{plus(cost['low'])} to {plus(cost['high'])}"
+    return f" (95% interval of the difference {ends}; seeds: {cost['seeds']})"

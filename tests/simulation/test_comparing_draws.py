@@ -152,6 +152,15 @@ def test_where_seeds_alone_vary_the_interval_is_students() -> None:
     assert estimate_row({k: measured(v) for k, v in enumerate(values)}, (0.0, 0.85))["high"] == 0.85
 
 
+def test_a_difference_never_reaches_beyond_what_the_metric_allows() -> None:
+    ours = {k: measured(v, digest="a") for k, v in enumerate([0.1, 0.9])}
+    theirs = {k: measured(v, digest="b") for k, v in enumerate([0.5, 0.2])}
+    row = difference_row(ours, theirs)
+    assert (row["low"], row["high"]) == (-1.0, 1.0)  # Student's t with one degree of freedom reaches to +-6.99
+    row = difference_row(ours, theirs, 2.0)
+    assert (row["low"], row["high"]) == (-2.0, 2.0)
+
+
 def test_models_that_say_the_same_differ_by_nothing() -> None:
     rng = np.random.default_rng(5)
     a, _ = world(rng, (1.3, 1.1), 0.5, 3)

@@ -62,7 +62,8 @@ def test_the_largest_quiet_budget_whose_cost_is_shown_to_be_small() -> None:
     assert found["cost"] == rows[2]["against_none"]
     assert len(found["why"]) == 3
     assert "ε = 20" in found["why"][0]
-    assert "2 tests" in found["why"][0]
+    assert "was shown to do better than guessing" in found["why"][0]
+    assert "2 tests here, each at 5%); that is no proof that none does." in found["why"][0]
     assert "0.005 below" in found["why"][1]
     assert "whole interval lies within" in found["why"][1]
     assert "ε = 10⁹" in found["why"][2]
@@ -103,8 +104,56 @@ def test_a_quiet_budget_that_costs_too_much_is_not_recommended() -> None:
     rows = [NONE, setting("local", 8, cost=(-0.05, -0.07, -0.03)), setting("local", 1, cost=(-0.2, -0.3, -0.1))]
     found = recommended(rows, 0.02)
     assert found["budget"] is None
-    assert "loses 0.050 AUROC" in found["why"][0]
+    assert "loses 0.050 AUROC (95% interval of the difference −0.070 to −0.030; seeds: 3), more than" in found["why"][0]
     assert recommended(rows, 0.07)["budget"] == 8
+
+
+def test_a_loss_whose_interval_reaches_the_tolerance_is_estimated() -> None:
+    said = recommended([NONE, setting("local", 8, cost=(-0.05, -0.1, -0.019))], 0.02)["why"][0]
+    assert "estimated to lose 0.050 AUROC" in said
+    assert "that it exceeds the accepted 0.02 is not shown" in said
+    bare = recommended([NONE, setting("local", 8, cost=(-0.05, None, None))], 0.02)["why"][0]
+    assert "that it exceeds the accepted 0.02 is not shown" in bare
+
+
+def test_four_images_attacked_and_all_copied_is_not_quiet() -> None:
+    # 4 of 4 and none by guessing: p = 2^-4, and no number of successes would have been noticed.
+    few = attack("copied", False, 1.0) | {"targets": 4, "p": 0.0625, "noticed_from": None}
+    rows = [NONE, setting("local", 1e12, attacks=[few])]
+    found = recommended(rows, 0.02)
+    assert (found["budget"], found["by_mechanism"]) == (None, {"local": None})
+    assert "only 4 images were attacked by imprint: the test could not have noticed images copied" in found["why"][0]
+    assert "why" in deaths(rows)["local"]["copied"]
+    powerful = [attack("copied", False), few]  # one attack's power is not another's
+    assert recommended([NONE, setting("local", 8, attacks=powerful)], 0.02)["budget"] is None
+
+
+@pytest.mark.parametrize(("seen", "quiet"), [(0.5, True), (0.5001, False), (None, False)])
+def test_a_test_must_be_able_to_notice_that_half_of_the_images_are_got(seen: float | None, quiet: bool) -> None:
+    attacks = [attack("copied", False), attack("visible", False) | {"noticed_from": seen}]
+    assert (recommended([NONE, setting("local", 8, attacks=attacks)], 0.02)["budget"] == 8) is quiet
+    ranks = [attack("copied", False), attack("members", False) | {"noticed_from": None}]  # not a test on counts
+    assert recommended([NONE, setting("local", 8, attacks=ranks)], 0.02)["budget"] == 8
+
+
+def test_an_attack_that_could_not_be_judged_is_not_quiet() -> None:
+    missing = attack("identified", None) | {"why": "no decoys"}
+    rows = [NONE, setting("local", 8, attacks=[attack("copied", False), missing])]
+    found = recommended(rows, 0.02)
+    assert found["budget"] is None
+    assert "imprint (no decoys)" in found["why"][0]
+    nobody = [attack("copied", False), missing | {"targets": 0}]  # nobody to be identified took part
+    assert recommended([NONE, setting("local", 8, attacks=nobody)], 0.02)["budget"] == 8
+
+
+def test_trying_more_attacks_makes_no_budget_look_safer() -> None:
+    heard = attack("identified", False, 0.12) | {"p": 0.012}  # of one test alone above its null
+    for more in range(5):
+        attacks = [heard, *[attack("copied", False)] * more]
+        found = recommended([NONE, setting("local", 8, attacks=attacks), setting("local", 1)], 0.02)
+        assert found["budget"] == 1
+        assert "may do better than guessing: imprint picked the right image" in found["why"][2]
+        assert "p = 0.012 by itself" in found["why"][2]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +186,12 @@ def test_of_several_mechanisms_the_one_with_the_least_noise_on_the_mean() -> Non
     assert (found["mechanism"], found["budget"]) == ("distributed", 8)
     assert found["by_mechanism"] == {"pooled": 8, "local": 8, "distributed": 8, "central": 8}
     assert recommended(rows[:2], 0.02)["mechanism"] == "pooled"  # where nothing federated was tried
+    hospitals = [NONE, setting("local", 8, above=True), setting("central", 8, noise=4.0)]
+    last = recommended(hospitals, 0.02)
+    assert last["mechanism"] == "central"
+    assert "protects hospitals, not single images, and not from the server" in last["why"][-1]
+    quieter = [NONE, setting("local", 8, noise=4.0, cost=(-0.01, -0.04, 0.0)), setting("central", 8, noise=0.01)]
+    assert recommended(quieter, 0.02)["mechanism"] == "local"  # noise on updates is not noise on gradients
     even = [NONE, setting("local", 8, noise=0.1), setting("distributed", 8, noise=0.1, cost=(-0.001, -0.01, 0.0))]
     assert recommended(even, 0.02)["mechanism"] == "distributed"
 
@@ -173,7 +228,7 @@ def test_what_is_not_promised_has_its_numbers() -> None:
     assert "one seed was run" in words
     few = attack("copied", False) | {"noticed_from": None, "targets": 3}
     words = "\n".join(recommended([NONE, setting("local", 8, attacks=[few])], 0.02)["not_promised"])
-    assert "3 are too few" in words
+    assert words == ""  # too few to recommend anything
 
 
 Grid = dict[tuple[str, float], tuple[bool | None, float, float]]
