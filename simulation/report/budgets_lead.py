@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
+from simulation.comparing_quiet import noticed
 from simulation.report import phrases
+from simulation.report.budgets_accuracy import clipping_words, larger_units, within_words
 from simulation.report.budgets_numbers import Row, capital, exact, of
 from simulation.report.budgets_risk import bound
 from simulation.report.budgets_rows import Budgets, Setting, goal
@@ -63,7 +65,7 @@ def lead(budgets: Budgets) -> Lead:
         return Lead(_tone(budgets), f"No budget is recommended{_because(budgets)}.", about, tuple(found["why"]))
     metric, allowed = budgets.measure.label, significant(budgets.tolerance)
     name = f"ε = {budget(chosen.budget)} {WITH[chosen.mechanism]}"
-    quiet = "There and at every smaller budget tried no attack did measurably better than guessing"
+    quiet = "There and at every smaller budget tried, no attack that was tried was shown to do better than guessing"
     if found["shown"]:
         text = f"Recommended: {name}. {quiet}, and privacy is shown to cost at most {allowed} {metric}."
         about = "Of all settings that pass both tests it is the one with the least noise."
@@ -73,6 +75,8 @@ def lead(budgets: Budgets) -> Lead:
             "and not shown."
         )
         about = "No setting is shown to pass both tests; of those that may, it is the one with the least noise."
+    tests = counted(sum(a["above_null"] is not None for a in chosen.row["attacks"]), "test")
+    about = f"That is no proof that none does ({tests} there, each at 5%). {about}"
     level = "quiet" if found["shown"] else "mixed"
     return Lead(level, text, f"{about} The answers below are for it.", tuple(found["why"]))
 
@@ -80,7 +84,7 @@ def lead(budgets: Budgets) -> Lead:
 def answers(budgets: Budgets) -> tuple[Answer, ...]:
     """Answer the questions of the first screen for the setting that it is about."""
     setting = budgets.shown
-    return (_accuracy(budgets, setting), _risk(setting), _budget(setting), _not_promised(budgets, setting))
+    return (_accuracy(budgets, setting), _risk(setting), _budget(budgets, setting), _not_promised(budgets, setting))
 
 
 def _tone(budgets: Budgets) -> str:
@@ -104,17 +108,25 @@ def _because(budgets: Budgets) -> str:
         return ": no attack was tested"
     if all(s.loud for s in first):
         return ": even at the smallest budget tried an attack did better than guessing"
+    if not any(s.quiet or s.loud for s in first):
+        return ": at the smallest budget tried the tests leave open whether an attack does better than guessing"
+    return _too_dear(budgets)
+
+
+def _too_dear(budgets: Budgets) -> str:
+    """Say that what is quiet costs too much; empty where that is not so of every mechanism."""
+    candidates = budgets.candidates
     quiet, most = [s.cost for m in candidates for s in _quiet(budgets, m)], -budgets.tolerance
     if quiet and all(cost.estimate is not None and cost.estimate < most for cost in quiet):
         shown = all(cost.high is not None and cost.high < most for cost in quiet)
         costs = "privacy is shown to cost more than" if shown else "the estimated cost of privacy is above"
         allowed = f"{significant(budgets.tolerance)} {budgets.measure.label}"
-        return f": where no attack did measurably better than guessing, {costs} {allowed}"
+        return f": where no attack was shown to do better than guessing, {costs} {allowed}"
     return ""
 
 
 def _quiet(budgets: Budgets, mechanism: str) -> list[Setting]:
-    """Return a mechanism's settings from the smallest budget up to where an attack works or none was tested."""
+    """Return a mechanism's settings from the smallest budget up to where one is not quiet."""
     found: list[Setting] = []
     for setting in budgets.of(mechanism):
         if not setting.quiet:
@@ -137,9 +149,11 @@ def _accuracy(budgets: Budgets, setting: Setting) -> Answer:
         ("All data in one place, same ε", budgets.get("pooled", setting.budget) if setting.budget else None),
         ("All data in one place, without privacy", budgets.get("pooled")),
     )
+    lines += within_words(budgets, setting)
     lines += [f"{name}: {s.utility.said}." for name, s in others if s is not None and s is not setting]
     if setting.mechanism != "none" and setting.row["against_none"] is not None:
         lines.append(f"What privacy changes, image by image: {setting.cost.said_signed}.")
+        lines += clipping_words(budgets, setting)
     return Answer("How accurate is the model?", number, tuple(lines))
 
 
@@ -154,6 +168,8 @@ def _risk(setting: Setting) -> Answer:
         seat = SEATS.get(attack["placement"], attack["placement"])
         ends = f"95% interval {percent(attack['low'])} to {percent(attack['high'])}"
         better = "better than guessing (95% confidence)" if attack["above_null"] else "not shown to be better than that"
+        if not attack["above_null"] and noticed(dict(attack)):
+            better = "better by its own test, and not shown to be once all tests are allowed for"
         lines += [
             f"images {goal(attack)}: {percent(attack['rate'])}, {ends}. The strongest attack tried: "
             f"{attack['attack']}, from the seat of {seat}.",
@@ -202,7 +218,7 @@ def bound_words(setting: Setting) -> str:
     )
 
 
-def _budget(setting: Setting) -> Answer:
+def _budget(budgets: Budgets, setting: Setting) -> Answer:
     question, row = "What does the budget promise?", setting.row
     if setting.epsilon is None:
         return Answer(question, "nothing", ("No budget is claimed: no limit and no noise together protect anybody.",))
@@ -212,6 +228,7 @@ def _budget(setting: Setting) -> Answer:
         f"{empty}.",
         "That is the exact price; papers that use the RDP accountant of Opacus would print "
         f"{significant(row['epsilon_opacus_rdp'])} for the same noise.",
+        *larger_units(budgets, setting),
         f"Protects from: {row['against']}.",
     ]
     return Answer(question, f"ε ≤ {significant(setting.epsilon)}", tuple(lines))

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import final
 
 from configs import InputError
+from simulation.comparing_quiet import quiet
 from simulation.measures import Measure, leading
 from simulation.report import phrases
 from simulation.report.budgets_numbers import Figures, Row, number
@@ -91,8 +92,8 @@ class Setting:
 
     @property
     def quiet(self) -> bool:
-        """Whether attacks were tested, and none was above its null."""
-        return self.attack is not None and not self.loud
+        """Whether attacks were tested that could have been noticed, and none was: the rule of the recommendation."""
+        return quiet(self.row["attacks"])
 
     @property
     def epsilon(self) -> float | None:

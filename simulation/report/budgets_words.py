@@ -35,10 +35,24 @@ def joining_words(budgets: Budgets) -> list[str]:
             words.append(f"{row['hospital']}: {pair}{change.said_signed}; {of(n)}.")
         if len(own) > MOST_NAMED:
             words.append(f"{counted(len(own) - MOST_NAMED, 'more hospital')} in joining.csv.")
+    for other in _other_budgets(budgets, rows):
+        beside = _joined(rows, other, _partner(budgets, rows, other))
+        words.append(f"At ε = {budget(other)}, {WITH[beside[0]['mechanism']]}: {_gains(beside)}")
     bare = _joined(rows, None, "none")
     if bare and at is not None:
         words.append(f"Without privacy: {_gains(bare)}")
     return words
+
+
+def _other_budgets(budgets: Budgets, rows: Sequence[Row]) -> list[float]:
+    """Return the budgets beside the one shown first that are spoken of: all where nobody attacked, else none.
+
+    Without attacks nothing singles out the one that is shown first.
+    """
+    if budgets.attacked:
+        return []
+    tried = {at for row in rows if (at := number(row["budget"])) is not None}
+    return sorted(tried - {budgets.shown.budget})
 
 
 def _partner(budgets: Budgets, rows: Sequence[Row], at: float | None) -> str:
@@ -53,8 +67,8 @@ def _joined(rows: Sequence[Row], at: float | None, mechanism: str) -> list[Row]:
 
 def _gains(rows: Sequence[Row]) -> str:
     known = [row for row in rows if row["low"] is not None]
-    gain = sum(row["low"] > 0 for row in known)
-    lose = sum(row["high"] < 0 for row in known)
+    gain = sum(round(row["low"], 3) > 0 for row in known)
+    lose = sum(round(row["high"], 3) < 0 for row in known)
     parts = [f"{gain or 'none'} shown to gain", f"{lose or 'none'} to lose"]
     if same := len(known) - gain - lose:
         parts.append(f"{same} without a difference that could be shown")
@@ -69,7 +83,9 @@ def price_words(budgets: Budgets) -> list[str]:
     if not rows:
         return ["No data were pooled, so what federation costs is not known."]
     at = budgets.shown.budget
-    words = [_price(budgets, row) for row in rows if number(row["budget"]) == at and at is not None]
+    others = _other_budgets(budgets, rows)
+    told = [b for b in (at, *others) if b is not None]
+    words = [_price(budgets, row) for b in told for row in rows if number(row["budget"]) == b]
     words += [_price(budgets, row) for row in rows if number(row["budget"]) is None]
     equal = [
         row
@@ -83,7 +99,8 @@ def price_words(budgets: Budgets) -> list[str]:
             for row in equal
         ]
         words.append(f"With as much noise on the mean as pooled data have at ε = {budget(at)}: {listed(paid)}.")
-    if len({number(row["budget"]) for row in rows}) > 1:
+    words += _shared_words(budgets, told)
+    if len({b for row in rows if (b := number(row["budget"])) is not None} - set(told)) > 0:
         words.append("The other budgets stand in the table.")
     return words
 
@@ -110,13 +127,26 @@ def _price(budgets: Budgets, row: Row) -> str:
     return f"{text} {ratio}."
 
 
+def _shared_words(budgets: Budgets, told: Sequence[float]) -> list[str]:
+    """Say what sharing the noise in a secure sum changes beside noise at each hospital."""
+    words: list[str] = []
+    rows: Sequence[Row] = budgets.study.get("shared_noise") or ()
+    for row in (row for b in told for row in rows if number(row["budget"]) == b):
+        change = Figures.of(row, "difference")
+        words.append(
+            f"At ε = {budget(row['budget'])}, noise shared in a secure sum beside noise at each hospital: "
+            f"{budgets.measure.label} {change.said_signed}; {of(budgets.heldout)}{verdict(change)}."
+        )
+    return words
+
+
 def verdict(change: Figures) -> str:
-    """Say which way a difference goes, where its interval tells."""
+    """Say which way a difference goes, where its interval tells; by its ends as they are written."""
     if change.low is None or change.high is None:
         return ""
-    if change.high < 0:
+    if round(change.high, 3) < 0:
         return ": less accurate"
-    if change.low > 0:
+    if round(change.low, 3) > 0:
         return ": more accurate"
     return ": no difference is shown"
 
@@ -145,8 +175,17 @@ def paying_words(budgets: Budgets) -> list[str]:
         before = f"; without privacy {Figures.of(bare.row['minority']).said}" if bare and bare is not shown else ""
         what = "share called right (recall)" if rarest["metric"] == "recall" else "overlap (Dice)"
         n = f", {of(own.n)}" if own.n else ""
-        words.append(f"Of the rarest class, '{rarest['class']}', the {what} is {own.said}{n}{before}.")
+        words.append(f"Of the rarest class, '{rarest['class']}', the {what} is {own.said}{n}{before}.{_spared(rarest)}")
     return words
+
+
+def _spared(rarest: Row) -> str:
+    """Say how many of the others are rightly not called so: recall alone can be bought by calling more."""
+    others = Figures.loose(rarest.get("specificity"))
+    if others.estimate is None:
+        return ""
+    ends = "" if others.low is None else f" ({others.span})"
+    return f" Of the others, {exact(others.estimate)}{ends} are rightly not called so (specificity)."
 
 
 def _dealt(setting: Setting) -> list[tuple[str, Row]]:

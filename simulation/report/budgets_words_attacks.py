@@ -23,13 +23,14 @@ def death_words(budgets: Budgets) -> list[str]:
     if not tried:
         return ["No attack was tested at any budget, so where attacks stop working is not known."]
     words = [
-        "Better than guessing means: with 95% confidence, all tests of a setting allowed for; no better means that "
-        "this was not shown. Nothing was measured between budgets."
+        "Better than guessing means: with 95% confidence, all tests of a setting allowed for. No better means: not "
+        "shown by any test (each by itself at 5%) though a rate of one half would have been noticed; that is no proof. "
+        "Nothing was measured between budgets."
     ]
     for name in tried:
         alike: dict[str, list[str]] = {}
         for key, row in budgets.study["deaths"][name].items():
-            alike.setdefault(_death(budgets, name, row), []).append(SHORT_GOALS[key])
+            alike.setdefault(_death(budgets, name, key, row), []).append(SHORT_GOALS[key])
         parts = [capital(f"{listed(goals)}: {ending}") for ending, goals in alike.items()]
         words.append(f"{capital(phrases.mechanism(name))}. {'. '.join(parts)}.")
     if any(s.budget is not None and s.budget >= EMPTY_ABOVE for name in tried for s in budgets.of(name)):
@@ -37,10 +38,11 @@ def death_words(budgets: Budgets) -> list[str]:
     return words
 
 
-def _death(budgets: Budgets, mechanism: str, row: Row) -> str:
+def _death(budgets: Budgets, mechanism: str, key: str, row: Row) -> str:
     quiet, loud = row["quiet_up_to"], row["loud_from"]
     if quiet is None and loud is None:
-        return "not tested"
+        tested = any(a["goal"] == key and a["above_null"] is not None for s in _all(budgets, mechanism) for a in s)
+        return "left open at the smallest budget tried: too few images, or no judgement" if tested else "not tested"
     if loud is None:
         bare = number(quiet) is None
         return (
@@ -51,6 +53,10 @@ def _death(budgets: Budgets, mechanism: str, row: Row) -> str:
         return f"no better than guessing up to {_at(quiet)}, better {better}"
     first = number(loud) == min(s.budget or 0.0 for s in budgets.of(mechanism))
     return f"better than guessing {better}, {'the smallest budget tried' if first else 'below which nothing is known'}"
+
+
+def _all(budgets: Budgets, mechanism: str) -> list[list[Row]]:
+    return [s.row["attacks"] for s in budgets.settings if s.mechanism == mechanism]
 
 
 def _at(value: float | str | None) -> str:

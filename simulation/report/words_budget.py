@@ -43,7 +43,7 @@ def protection_words(summary: Summary) -> tuple[str, ...]:
         words.append(_claim(claimed, unit))
         if max(h["epsilon"]["upper"] for h in claimed) >= EMPTY_ABOVE:
             words.append(NO_FORMAL_SAFETY)
-    words += _larger_units(claimed, unit)
+    words += larger_unit_words(claimed, unit)
     if silent:
         words.append(f"For {listed(silent)} no epsilon is claimed.")
     return tuple(words)
@@ -106,7 +106,7 @@ def _central_limits(central: Summary) -> list[str]:
     return words
 
 
-def _larger_units(claimed: list[Summary], unit: str) -> list[str]:
+def larger_unit_words(claimed: list[Summary], unit: str) -> list[str]:
     """Say what somebody with several images pays, where images were drawn and clipped one by one."""
     found = [h for h in claimed if h.get("epsilon_larger_unit")]
     if not found:

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from configs import InputError
+from simulation.comparing_recommended import recommended
 from simulation.report.budgets_lead import Answer, answers, by_mechanism, lead
 from simulation.report.budgets_rows import Budgets
 from simulation.report.build import build_report
 from tests.simulation.report.pages import Page
-from tests.simulation.report.studies import DEMO, USUAL, Grid, attack, difference, study, write
+from tests.simulation.report.studies import DEMO, USUAL, Grid, attack, difference, interval, study, write
 
 Row = dict[str, Any]
 FEDERATED = ("local", "distributed", "central")
@@ -41,10 +42,10 @@ def test_the_recommended_budget_is_said_with_its_mechanism_and_why():
     found = lead(Budgets(study()))
     assert found.level == "quiet"
     assert found.text == (
-        "Recommended: ε = 8 with noise shared in a secure sum. There and at every smaller budget tried no attack did "
-        "measurably better than guessing, and privacy is shown to cost at most 0.02 AUROC."
+        "Recommended: ε = 8 with noise shared in a secure sum. There and at every smaller budget tried, no attack that "
+        "was tried was shown to do better than guessing, and privacy is shown to cost at most 0.02 AUROC."
     )
-    assert found.about.startswith("Of all settings that pass both tests")
+    assert found.about.startswith("That is no proof that none does (3 tests there, each at 5%). Of all settings that")
     assert len(found.why) == 3
 
 
@@ -52,7 +53,7 @@ def test_a_cost_that_is_not_shown_to_be_small_is_a_reservation():
     content = study(changed(USUAL, distributed=(0.862, "quiet")))
     found = lead(Budgets(content))
     assert found.level == "mixed"
-    assert found.about.startswith("No setting is shown to pass both tests")
+    assert "No setting is shown to pass both tests" in found.about
     assert found.text.startswith("Recommended with a reservation: ε = 10⁹ with noise shared in a secure sum.")
     assert "is likely and not shown" in found.text
     assert "is shown to cost" not in found.text
@@ -64,7 +65,7 @@ def test_a_cost_that_is_not_shown_to_be_small_is_a_reservation():
         (LOUD, ": even at the smallest budget tried an attack did better than guessing.", "mixed"),
         (
             USELESS,
-            ": where no attack did measurably better than guessing, privacy is shown to cost more than 0.02 AUROC.",
+            ": where no attack was shown to do better than guessing, privacy is shown to cost more than 0.02 AUROC.",
             "mixed",
         ),
         (UNTESTED, ": no attack was tested.", "mixed"),
@@ -73,7 +74,7 @@ def test_a_cost_that_is_not_shown_to_be_small_is_a_reservation():
         ({("none", "none"): (0.88, "nobody"), ("local", 8.0): (0.8, "nobody")}, ": no attack was tested.", "untested"),
         (
             MIXED,
-            ": where no attack did measurably better than guessing, privacy is shown to cost more than 0.02 AUROC.",
+            ": where no attack was shown to do better than guessing, privacy is shown to cost more than 0.02 AUROC.",
             "mixed",
         ),
     ],
@@ -164,6 +165,58 @@ def test_the_goal_of_which_least_is_known_is_named_beside_the_strongest():
     assert "shown the candidates: 9 of 90, by imprint; the true rate may be up to 17% (guessing: 5%)." in text
     row["attacks"] = [row["attack"]]
     assert "Least is known" not in said(content, "attacker")
+
+
+def test_an_attack_that_only_its_own_test_shows_is_not_called_harmless():
+    content = study(DEMO)
+    row = next(r for r in content["settings"] if (r["mechanism"], r["budget"]) == ("local", 8.0))
+    row["attack"] = attack("informed", 8, 64, 0.05, above=False) | {"p": 0.02, "p_adjusted": 0.06}
+    row["attacks"] = [row["attack"]]
+    content["recommended"] = recommended(content["settings"], 0.02)
+    found = Budgets(content)
+    assert not found.get("local", 8.0).quiet  # type: ignore[union-attr]
+    assert found.recommended is None
+    assert "better by its own test" in said(content, "attacker")
+
+
+def test_a_setting_that_too_few_attacked_images_judge_is_neither_quiet_nor_loud():
+    content = study({("none", "none"): (0.88, "copied"), ("local", 8.0): (0.88, "quiet")})
+    row = content["settings"][1]
+    row["attack"] = attack("copied", 4, 4, 0.0, above=False) | {"p": 0.0625, "noticed_from": None}
+    row["attacks"] = [row["attack"]]
+    content["recommended"] = recommended(content["settings"], 0.02)
+    assert lead(Budgets(content)).text.endswith("the tests leave open whether an attack does better than guessing.")
+
+
+def test_what_clipping_costs_is_not_charged_to_the_noise():
+    grid: Grid = {**DEMO, ("local", 8.0): (0.875, "quiet"), ("local", 1e9): (0.877, "copied")}
+    text = said(study(grid), "accurate")
+    assert "Of this, −0.003 (95% interval −0.013 to +0.007) is there at the largest budget tried too (ε = 10⁹)" in text
+    better = said(study({**grid, ("local", 1e9): (0.89, "copied")}), "accurate")
+    assert "What clipping changes by itself, at the largest budget tried (ε = 10⁹): +0.010" in better
+    mild: Grid = {("none", "none"): (0.88, "copied"), ("local", 8.0): (0.87, "quiet"), ("local", 1.0): (0.8, "quiet")}
+    assert "lipping" not in said(study(mild), "accurate")  # the largest budget has noise of its own
+
+
+def test_the_price_of_a_whole_lesion_stands_beside_that_of_an_image():
+    content = study()
+    for cell in content["cells"]:
+        for hospital in cell["summary"]["hospitals"]:
+            hospital |= {"larger_unit": "lesion", "images_in_larger_unit": 4, "epsilon_larger_unit": {"upper": 31.0}}
+    assert "A lesion of 4 images, the largest at" in said(content, "budget")
+    assert "pays 31." in said(content, "budget")
+
+
+def test_images_of_one_hospital_only_are_told_apart_too():
+    content = study()
+    row = next(r for r in content["settings"] if (r["mechanism"], r["budget"]) == ("distributed", 8.0))
+    assert "one hospital only" not in said(content, "accurate")
+    row["within_hospitals"] = interval(0.76) | {"pairs_share": 0.229, "against_none": difference(-0.014)}
+    text = said(content, "accurate")
+    assert "Among images of one hospital only, 23% of all pairs: AUROC 0.760 (95% interval 0.750 to 0.770)" in text
+    assert "What privacy changes there: −0.014 (95% interval −0.024 to −0.004)." in text
+    row["within_hospitals"] = {"estimate": None, "low": None, "high": None, "why": "no pairs"}
+    assert "one hospital only" not in said(content, "accurate")
 
 
 def test_a_bound_of_one_is_said_to_rule_nothing_out():

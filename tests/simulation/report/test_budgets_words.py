@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from simulation.report.budgets_numbers import Figures
 from simulation.report.budgets_rows import Budgets
-from simulation.report.budgets_words import joining_words, paying_words, price_words
+from simulation.report.budgets_words import joining_words, paying_words, price_words, verdict
 from simulation.report.budgets_words_attacks import central_words, death_words, empty_words
 from tests.simulation.report.studies import BARE, DEMO, GRIDS, USUAL, Grid, difference, study
 
@@ -72,6 +73,39 @@ def test_who_pays_names_the_smallest_and_the_largest_hospital():
         row["hospitals"]["vidir_modern"]["sample_rate"] = 0.8
     assert "small hospitals pay most" in joined(paying_words, content)
     assert "All draw at the same rate" not in joined(paying_words, content)
+
+
+def test_where_nobody_attacked_every_budget_is_spoken_of():
+    grid: Grid = {key: (utility, "nobody") for key, (utility, _) in USUAL.items()}
+    content = study(grid)
+    price = joined(price_words, content)
+    for at in ("1", "8", "10⁹"):
+        assert f"At ε = {at}, with noise at each hospital: AUROC" in price
+    assert "stand in the table" not in price
+    assert "stand in the table" in joined(price_words)
+    join = joined(joining_words, content)
+    assert "At ε = 8, with noise" in join
+
+
+def test_sharing_the_noise_is_held_against_noise_at_each_hospital():
+    rows = [{"budget": b} | difference(gain) for b, gain in ((8.0, 0.025), (1.0, 0.0))]
+    text = joined(price_words, study(shared_noise=rows))
+    assert "At ε = 8, noise shared in a secure sum beside noise at each hospital: AUROC +0.025" in text
+    assert "n = 160 images: more accurate." in text
+    assert "At ε = 1, noise shared" not in text
+
+
+def test_an_interval_that_ends_at_nothing_as_written_shows_nothing():
+    assert verdict(Figures(-0.005, -0.01, -0.0002)) == ": no difference is shown"
+    assert verdict(Figures(-0.005, -0.01, -0.0006)) == ": less accurate"
+
+
+def test_specificity_stands_beside_recall():
+    content = study()
+    assert "specificity" not in joined(paying_words, content)
+    for row in content["settings"]:
+        row["minority"]["specificity"] = 0.93
+    assert "Of the others, 0.930 are rightly not called so (specificity)." in joined(paying_words, content)
 
 
 def test_where_attacks_stop_working_is_said_per_mechanism():
