@@ -14,16 +14,24 @@ from simulation.budgets_plan_terms import protection
 
 Row = dict[str, Any]
 
+# Among whom somebody is looked for.
+HOSPITALS = "the hospitals of the federation"
+RECORDS = "as many as the smallest hospital of the federation has; the same number for every mechanism"
+BEHIND_PROMISE = "as many as there are where the data are held"
 
-def price_of(cells: Sequence[Row]) -> Row:
+
+def price_of(cells: Sequence[Row], candidates: int | None = None) -> Row:
     """Return what a setting pays, over all its hospitals and seeds the worst.
 
     Keys: noise_multiplier {min, max} (None without noise), noise_on_mean (standard deviation per coordinate in one
     step; `alone`: of the noisiest hospital's own mean), epsilon and epsilon_opacus_rdp of whoever is promised least,
-    delta, protects, against, bounds {prior, worst_case, relaxed} of whoever can be found most easily.
+    delta, protects, against, bounds {prior, worst_case, relaxed, candidates, among} of whoever is found most easily.
 
     Args:
         cells: of one mechanism and budget, at least one.
+        candidates: among how many records one is looked for, the same for every mechanism (else the one with the most
+            data in one place would look safest); None: as many as stand behind each promise. Of `central` the
+            candidates are the hospitals.
     """
     experiment = Experiment.model_validate(cells[0]["summary"]["experiment"])
     who = protection(experiment)
@@ -40,7 +48,7 @@ def price_of(cells: Sequence[Row]) -> Row:
         "delta": None if worst is None else worst["delta"],
         "protects": who.protects if whole else None,
         "against": who.against if whole else "nobody",
-        "bounds": _bounds(cells) if whole else None,
+        "bounds": _bounds(cells, candidates) if whole else None,
     }
 
 
@@ -67,13 +75,13 @@ def noise_on_mean(summary: Row) -> float:
     return mean_noise(experiment, std, batches, units)
 
 
-def _bounds(cells: Sequence[Row]) -> Row | None:
-    """Return the bounds of whoever can be found most easily: one of as many candidates as stand behind a promise."""
+def _bounds(cells: Sequence[Row], records: int | None) -> Row | None:
+    """Return the bounds of whoever can be found most easily."""
     asked: set[tuple[float, float, int, int]] = set()
     for cell in cells:
         summary = cell["summary"]
         for row in promises(summary):
-            candidates = len(summary["hospitals"]) if summary.get("central") else row["units"]
+            candidates = len(summary["hospitals"]) if summary.get("central") else records or row["units"]
             if row["steps"]:  # who never took part shows nothing
                 asked.add((row["noise_multiplier"], row["sample_rate"], row["steps"], candidates))
     if not asked:
@@ -83,6 +91,8 @@ def _bounds(cells: Sequence[Row]) -> Row | None:
         "prior": 1 / worst[3],
         "worst_case": _bound(*worst, "worst_case"),
         "relaxed": _bound(*worst, "relaxed"),
+        "candidates": worst[3],
+        "among": HOSPITALS if cells[0]["summary"].get("central") else RECORDS if records else BEHIND_PROMISE,
     }
 
 

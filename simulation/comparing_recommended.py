@@ -11,6 +11,7 @@ from simulation.comparing_words import (
     BEHIND,
     budget_words,
     cost_words,
+    costs,
     heard_words,
     not_promised,
     quiet_words,
@@ -78,13 +79,19 @@ def quiet_settings(settings: Sequence[Row], mechanism: str) -> list[Row]:
 def within(row: Row, tolerance: float) -> str | None:
     """Return whether a setting's utility is within the tolerance of federated training without privacy.
 
+    Where the leading metric ranks pairs of images, both on all images and over pairs of one hospital: telling hospitals
+    apart can make up for what is lost within them.
+
     Returns:
-        "shown" where the whole interval is, "not shown" where the estimate is, None where neither is or is known.
+        "shown" where the whole interval of each is, "not shown" where every estimate is, None where neither is or the
+        cost on all images is not known.
     """
-    cost = row["against_none"]
-    if cost is None or cost["difference"] is None or cost["difference"] < -tolerance:
+    found = costs(row)
+    if row["against_none"] is None or row["against_none"]["difference"] is None:
         return None
-    return "shown" if cost["low"] is not None and cost["low"] >= -tolerance else "not shown"
+    if any(cost["difference"] is not None and cost["difference"] < -tolerance for cost in found):
+        return None
+    return "shown" if all(cost["low"] is not None and cost["low"] >= -tolerance for cost in found) else "not shown"
 
 
 def best_of(settings: Sequence[Row], mechanism: str, tolerance: float) -> Row | None:

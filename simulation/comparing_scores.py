@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs import InputError
+from simulation.comparing_within import pairs_share, ranking_rows, within_auroc
 from simulation.predictions import Predictions, read_predictions
 from tasks.metrics import Classified, Segmented, weighted
 from tasks.metrics.base import Rows, Weights
@@ -21,10 +22,12 @@ from tasks.metrics.segmentation import FEW_SCANS, dice_name
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
-# What is judged: all held-out records, those of the rarest class, or (OF, name) the share of one hospital.
+# What is judged: all held-out records, those of the rarest class, pairs of records of one hospital each, or (OF, name)
+# the share of one hospital.
 Part = tuple[str, str]
 ALL: Part = ("all", "")
 MINORITY: Part = ("minority", "")
+WITHIN: Part = ("within", "")
 OF = "hospital"
 
 
@@ -63,6 +66,7 @@ class CellScores:
         sizes: of each hospital's share of the held-out records.
         metric: the leading one.
         minority: name of the rarest class and the metric that it is judged by; None where there are no records.
+        pairs_share: share of all pairs of records that lie within one hospital; None where the metric ranks none.
         units: all held-out units.
         ids: sha256 of the records' names in their order.
         round: after which the model stood so.
@@ -72,6 +76,7 @@ class CellScores:
     sizes: Mapping[str, int]
     metric: str
     minority: tuple[str, str] | None
+    pairs_share: float | None
     units: int
     ids: str
     round: int
@@ -95,6 +100,9 @@ def cell_scores(predictions: Predictions, alone: str | None = None) -> CellScore
         rows = everything if dense else np.flatnonzero(predictions.labels == rarest)
         scores[MINORITY] = score(predictions, metric, rows)
         minority = predictions.class_names[rarest], "dice" if dense else "recall"
+    within = None
+    if isinstance(judged, Classified) and judged.primary == "auroc":
+        scores[WITHIN], within = within_score(predictions, judged), pairs_share(predictions)
     for name in predictions.hospitals if alone is None else (alone,):
         scores[OF, name] = score(predictions, judged.primary, predictions.rows_of(name))
     names = "\n".join(str(name) for name in predictions.ids)
@@ -103,6 +111,7 @@ def cell_scores(predictions: Predictions, alone: str | None = None) -> CellScore
         sizes={name: len(predictions.rows_of(name)) for name in predictions.hospitals},
         metric=judged.primary,
         minority=minority,
+        pairs_share=within,
         units=int(predictions.units.max(initial=-1)) + 1,
         ids=hashlib.sha256(names.encode()).hexdigest(),
         round=predictions.round,
@@ -149,6 +158,18 @@ def score(predictions: Predictions, metric: str, rows: Rows) -> Score:
         raise TypeError(f"no way to compare a {type(judged).__name__}")
     digest = hashlib.sha256(np.ascontiguousarray(said).tobytes()).hexdigest()
     return Score(columns, value, len(rows), units, sample.problem, thin, trials, digest)
+
+
+def within_score(predictions: Predictions, judged: Classified) -> Score:
+    """Return the AUROC over pairs of records of one hospital, all hospitals together."""
+    rows = ranking_rows(predictions)
+    columns, unit = np.unique(predictions.units[rows], return_inverse=True)
+    sample = judged.sample("auroc", rows)
+    said = judged.logits[rows]
+    value = functools.partial(within_auroc, judged, predictions.share, rows, unit)
+    problem = "no hospital has records of two classes" if not len(rows) else sample.problem
+    digest = hashlib.sha256(np.ascontiguousarray(said).tobytes()).hexdigest()
+    return Score(columns, value, len(rows), sample.units, problem, sample.thin, sample.trials, digest)
 
 
 def rarest_class(predictions: Predictions) -> int | None:

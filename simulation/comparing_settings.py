@@ -8,7 +8,7 @@ from typing import Any, final
 from simulation.comparing_attacks import NOBODY, attack_rows, best_attack
 from simulation.comparing_draws import BySeed, Measured, difference_row, estimate_row, measure, weighted_mean
 from simulation.comparing_prices import price_of
-from simulation.comparing_scores import ALL, MINORITY, OF, CellScores, Part, read_scores
+from simulation.comparing_scores import ALL, MINORITY, OF, WITHIN, CellScores, Part, read_scores
 
 Row = dict[str, Any]
 Key = tuple[str, float | str]
@@ -47,7 +47,8 @@ class Compared:
         root: its folder.
         groups: of its cells.
         scores: of each cell.
-        utility, minority: of each group and seed, on all held-out records and of the rarest class.
+        utility, minority, within: of each group and seed, on all held-out records, of the rarest class, and over
+            pairs of records of one hospital.
         shares: by hospital the same on its share of them.
     """
 
@@ -56,6 +57,7 @@ class Compared:
     scores: Mapping[str, CellScores]
     utility: Mapping[Key, BySeed]
     minority: Mapping[Key, BySeed]
+    within: Mapping[Key, BySeed]
     shares: Mapping[str, Mapping[Key, BySeed]]
 
     @property
@@ -66,6 +68,14 @@ class Compared:
     def apart(self, ours: BySeed, theirs: BySeed) -> Row:
         """Return a paired difference of the leading metric."""
         return difference_row(ours, theirs, self.span[1] - self.span[0])
+
+    @property
+    def smallest(self) -> int | None:
+        """Units of the smallest hospital of the federation, over all seeds; None where data were only ever pooled."""
+        known = [group for group in self.groups.values() if group.mechanism in FEDERATED]
+        known = known or [group for group in self.groups.values() if group.mechanism != "pooled"]
+        rows = [row for group in known for cell in group.cells for row in cell["summary"]["hospitals"]]
+        return min((int(row["units"]) for row in rows), default=None)
 
 
 def compared(root: Path, cells: Sequence[Row]) -> Compared:
@@ -82,6 +92,7 @@ def compared(root: Path, cells: Sequence[Row]) -> Compared:
         scores=scores,
         utility=by_group(scores, groups, ALL),
         minority=by_group(scores, groups, MINORITY),
+        within=by_group(scores, groups, WITHIN),
         shares={name: by_group(scores, groups, (OF, name)) for name in names},
     )
 
@@ -155,7 +166,7 @@ def _row(study: Compared, group: Group) -> Row:
     worst = worst_of(hospitals)
     if worst is None:
         why["worst_hospital"] = "no hospital's share of the held-out records can be judged by itself"
-    price = price_of(group.cells)
+    price = price_of(group.cells, study.smallest)
     if price["epsilon"] is None:
         why["epsilon"] = f"mechanism {group.mechanism} claims no epsilon here, so nothing bounds what can be found"
     return {
@@ -166,6 +177,7 @@ def _row(study: Compared, group: Group) -> Row:
         "rounds": sorted({study.scores[cell["cell"]].round for cell in group.cells}),
         "metric": first.metric,
         "utility": estimate_row(study.utility[group.key], span),
+        "within_hospitals": within_row(study, group, why),
         "hospitals": hospitals,
         "worst_hospital": worst,
         "minority": minority,
@@ -176,6 +188,21 @@ def _row(study: Compared, group: Group) -> Row:
         "against_pooled": against_pooled,
         "why": why,
     }
+
+
+def within_row(study: Compared, group: Group, why: dict[str, str]) -> Row | None:
+    """Return {estimate, low, high, n, units, pairs_share, against_none} over pairs of records of one hospital.
+
+    n, units: of the hospitals with records of more than one class. Under `alone`, as everywhere, each hospital's model
+    is judged on all hospitals' records. None where the leading metric ranks no pairs.
+    """
+    of, reference = study.within[group.key], study.within.get(("none", "none"))
+    if not of:
+        why["within_hospitals"] = "the leading metric does not rank pairs of records, so hospitals are not told apart"
+        return None
+    share = study.scores[group.cells[0]["cell"]].pairs_share
+    against = None if reference is None else study.apart(of, reference)
+    return {**estimate_row(of, study.span), "pairs_share": share, "against_none": against}
 
 
 def _against(study: Compared, group: Group, why: dict[str, str]) -> tuple[Row | None, Row | None]:

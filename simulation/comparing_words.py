@@ -44,21 +44,45 @@ def quiet_words(row: Row, tests: Sequence[Row]) -> str:
 def cost_words(row: Row, tolerance: float, shown: bool) -> str:
     """Say what a setting costs beside federated training without privacy, and whether that is within the tolerance."""
     cost, name = row["against_none"], label(row["metric"])
+    allowed = f"The study accepts a loss of {significant(tolerance)}"
+    if shown:
+        verdict = f"{allowed}, and the whole interval lies within it{', in both cases' if inside(row) else ''}."
+    elif any(one["low"] is None for one in costs(row)):
+        why = next((one["why"] for one in costs(row) if one.get("why")), "")
+        verdict = f"{allowed}; the estimate lies within it, and there is no interval ({why}), so this is not shown."
+    else:
+        verdict = (
+            f"{allowed}; the estimate lies within it and the interval reaches beyond, so this is likely and not shown."
+        )
+    return f"Its {name} is {_beside(row['utility'], cost)}{_reach(cost)}. {_inside_words(row)}{verdict}"
+
+
+def inside(row: Row) -> Row | None:
+    """Return what a setting costs over pairs of images of one hospital; None where nothing ranks pairs."""
+    found = row.get("within_hospitals")
+    return found["against_none"] if found else None
+
+
+def costs(row: Row) -> list[Row]:
+    """Return what a setting costs beside federated training without privacy: on all images, and within hospitals."""
+    return [cost for cost in (row["against_none"], inside(row)) if cost is not None]
+
+
+def _inside_words(row: Row) -> str:
+    cost = inside(row)
+    if cost is None or cost["difference"] is None:
+        return ""
+    within = row["within_hospitals"]
+    return (
+        f"Over pairs of images of one hospital ({percent(within['pairs_share'])} of all pairs), where telling "
+        f"hospitals apart helps nobody, it is {_beside(within, cost)}{_reach(cost)}. "
+    )
+
+
+def _beside(found: Row, cost: Row) -> str:
     change = cost["difference"]
     said = f"{decimal(abs(change), 3)} {'above' if change > 0 else 'below'}" if change else "exactly"
-    reach = _reach(cost)
-    allowed = f"The study accepts a loss of {significant(tolerance)}"
-    verdict = (
-        f"{allowed}, and the whole interval lies within it."
-        if shown
-        else f"{allowed}; the estimate lies within it and the interval reaches beyond, so this is likely and not shown."
-        if cost["low"] is not None
-        else f"{allowed}; the estimate lies within it, and there is no interval ({cost['why']}), so this is not shown."
-    )
-    return (
-        f"Its {name} is {decimal(row['utility']['estimate'], 3)}, {said} that of the federation without privacy"
-        f"{reach}. {verdict}"
-    )
+    return f"{decimal(found['estimate'], 3)}, {said} that of the federation without privacy"
 
 
 def heard_words(row: Row) -> str:
@@ -107,10 +131,14 @@ def refused_words(row: Row, tolerance: float) -> str:
         why = cost["why"] if cost else "there is no federated run without privacy"
         return f"{head}: what it costs is not known ({why})."
     name, allowed = label(row["metric"]), f"the accepted {significant(tolerance)}"
+    where, within = "", inside(row)
+    known = within is not None and within["difference"] is not None and cost["difference"] >= -tolerance
+    if within and known and min(within["difference"], within["low"] or 0.0) < -tolerance:
+        cost, where = within, " over pairs of images of one hospital"
     if cost["difference"] >= -tolerance:
         lost = decimal(max(0.0, -cost["difference"]), 3)
-        return f"{head}: the loss of {lost} {name}{_reach(cost)} is not shown to be within {allowed}."
-    lost = f"{decimal(-cost['difference'], 3)} {name}{_reach(cost)}"
+        return f"{head}: the loss of {lost} {name}{where}{_reach(cost)} is not shown to be within {allowed}."
+    lost = f"{decimal(-cost['difference'], 3)} {name}{where}{_reach(cost)}"
     if cost["high"] is None or cost["high"] >= -tolerance:
         return f"{head}: it is estimated to lose {lost}; that it exceeds {allowed} is not shown."
     return f"{head}: it loses {lost}, more than {allowed}."
@@ -132,9 +160,10 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
     ]
     if chosen["bounds"] is not None:
         bounds = chosen["bounds"]
+        among = bounds.get("among", "as many as stand behind the promise")
         words.append(
             f"More than the formal bound: whoever knows everything but which of {round(1 / bounds['prior']):,} equally "
-            f"likely candidates was used may pick the right one with a probability of up to "
+            f"likely candidates ({among}) was used may pick the right one with a probability of up to "
             f"{percent(bounds['worst_case'])}."
         )
     if not _loud_without(settings):

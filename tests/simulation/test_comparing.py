@@ -184,6 +184,32 @@ def test_alone_is_the_mean_of_the_own_models_weighted_by_share(found: Row) -> No
     assert alone["attacks"] == []
 
 
+def inside(cell: str, gap: float) -> float:
+    """Compare every pair of one hospital by hand."""
+    scores, won, pairs = scores_of(cell, gap), 0.0, 0
+    for k in range(3):
+        ill, well = (scores[np.equal(SHARE, k) & (label == LABELS)] for label in (1, 0))
+        won += float((ill[:, None] > well[None]).sum())
+        pairs += ill.size * well.size
+    return won / pairs
+
+
+def test_pairs_of_one_hospital_are_judged_apart(found: Row) -> None:
+    local, none = setting(found, "local", 8.0)["within_hospitals"], setting(found, "none", "none")["within_hospitals"]
+    ours = [inside(f"local-8.0-{seed}-None", 1.5) for seed in (10, 11)]
+    theirs = [inside(f"none-none-{seed}-None", 1.6) for seed in (10, 11)]
+    assert local["estimate"] == pytest.approx(np.mean(ours))
+    assert local["low"] < np.mean(ours) < local["high"]
+    assert (local["n"], local["units"]) == (180, 90)
+    # 6, 12 and 18 ill and 24, 48 and 72 well at the three.
+    assert local["pairs_share"] == pytest.approx((6 * 24 + 12 * 48 + 18 * 72) / (36 * 144))
+    assert local["against_none"]["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
+    assert none["against_none"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "seeds": 2}
+    alone = setting(found, "alone", 8.0)["within_hospitals"]
+    each = [[inside(f"alone-8.0-{seed}-{h}", 1.0) for h in HOSPITALS] for seed in (10, 11)]
+    assert alone["estimate"] == pytest.approx(np.mean(np.array(each) @ [30 / 180, 60 / 180, 90 / 180]))
+
+
 def test_hospitals_have_their_own_share_and_terms(found: Row) -> None:
     local = setting(found, "local", 8.0)
     for position, name in enumerate(HOSPITALS):
@@ -210,6 +236,9 @@ def test_prices_and_bounds_are_those_of_the_worst_off(found: Row) -> None:
     assert setting(found, "alone", 8.0)["noise_on_mean"] == pytest.approx(1.5 * 2.0 / 4.0)  # of the smallest batch
     bound: Row = {"noise_multiplier": 1.5, "sample_rate": 0.1, "steps": STEPS, "prior": 1 / 40}
     assert local["bounds"]["prior"] == 1 / 40
+    assert (local["bounds"]["candidates"], "smallest hospital" in local["bounds"]["among"]) == (40, True)
+    assert pooled["bounds"]["prior"] == 1 / 40  # not among all 240: it would look safer for being larger
+    assert pooled["bounds"]["worst_case"] == pytest.approx(local["bounds"]["worst_case"])
     assert local["bounds"]["worst_case"] == privacy.reconstruction_bound(**bound, threat="worst_case")
     none = setting(found, "none", "none")
     assert [none[key] for key in ("epsilon", "delta", "protects", "bounds", "noise_multiplier")] == [None] * 5
@@ -229,6 +258,8 @@ def test_under_central_the_server_promises_and_every_hospital_is_a_candidate() -
     assert "not the server" in found["against"]
     # Every round asks all: one Gaussian of T steps, whose trade-off curve is known in closed form.
     assert found["bounds"]["prior"] == pytest.approx(1 / 3)
+    assert price_of([{"summary": summary}], 40)["bounds"] == found["bounds"]
+    assert found["bounds"]["among"] == "the hospitals of the federation"
     assert found["bounds"]["worst_case"] == pytest.approx(norm.cdf(norm.ppf(1 / 3) + np.sqrt(STEPS) / 2.0), abs=1e-9)
 
 
@@ -331,6 +362,7 @@ def test_a_study_of_one_mechanism_has_nothing_to_compare_with(tmp_path: Path) ->
     (row,) = found["settings"]
     assert (row["against_none"], row["against_pooled"]) == (None, None)
     assert set(row["why"]) == {"against_none", "against_pooled"}
+    assert row["within_hospitals"]["against_none"] is None
     assert (found["joining"], found["price"]) == ([], [])
     assert found["recommended"]["budget"] is None
 
@@ -373,6 +405,7 @@ def test_outlines_are_compared_by_their_dice(tmp_path: Path) -> None:
     found = compare(tmp_path, {"axes": {"budgets": [8.0]}, "cells": cells})
     local, none = setting(found, "local", 8.0), setting(found, "none", "none")
     assert local["metric"] == "dice_liver"
+    assert (local["within_hospitals"], "does not rank" in local["why"]["within_hospitals"]) == (None, True)
     for row in (local, none):
         own = judged[row["mechanism"]].metrics()
         assert row["utility"]["estimate"] == pytest.approx(own["dice_liver"])

@@ -166,6 +166,32 @@ def test_the_lower_end_decides_whether_the_cost_is_shown(low: float | None, show
     assert ("not shown" in found["why"][1]) is not shown
 
 
+@pytest.mark.parametrize(
+    ("inside", "budget", "shown"),
+    [
+        ((-0.01, -0.019, 0.0), 8, True),
+        ((-0.0145, -0.0264, -0.0029), 8, False),
+        ((-0.01, None, None), 8, False),
+        ((-0.03, -0.05, -0.01), None, None),
+        ((-0.05, -0.07, -0.03), None, None),
+    ],
+)
+def test_pairs_of_one_hospital_may_not_lose_more_either(
+    inside: tuple[float, float | None, float | None], budget: int | None, shown: bool | None
+) -> None:
+    row = setting("local", 8)
+    cost: Row = dict(zip(("difference", "low", "high"), inside, strict=True)) | {"seeds": 3, "why": "too few"}
+    row["within_hospitals"] = {"estimate": 0.74, "low": 0.7, "high": 0.8, "pairs_share": 0.229, "against_none": cost}
+    found = recommended([NONE, row], 0.02)
+    assert (found["budget"], found["shown"]) == (budget, shown)
+    if budget:
+        assert "Over pairs of images of one hospital (23% of all pairs)" in found["why"][1]
+        assert ("whole interval lies within it, in both cases" in found["why"][1]) is shown
+    else:
+        assert "AUROC over pairs of images of one hospital" in found["why"][0]
+        assert ("estimated to lose 0.030" in found["why"][0]) is (inside[0] == -0.03)
+
+
 def test_what_is_shown_comes_before_what_is_likely() -> None:
     rows = [NONE, setting("local", 20, cost=(-0.01, -0.04, 0.02)), setting("local", 8, cost=(-0.01, -0.015, 0.0))]
     found = recommended(rows, 0.02)
