@@ -29,6 +29,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 CELLS = 4
 MARK = f"fedward-grid-test-{os.getpid()}"
 PATIENCE = 180.0
+# A shell's background job ignores interruptions, and so does everything that it starts, these tests' processes too.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from simulation.cli import main
+main()
+"""
 
 
 def marked() -> dict[int, str]:
@@ -52,7 +59,7 @@ def until(what: Callable[[], bool], process: subprocess.Popen[str] | None = None
 
 
 def start(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "simulation.cli", "budgets", str(config), "--out", str(out), *options]
+    command = [sys.executable, "-c", COMMAND, "budgets", str(config), "--out", str(out), *options]
     return subprocess.Popen(
         command,
         env={**os.environ, "FEDWARD_TEST_MARK": MARK},
