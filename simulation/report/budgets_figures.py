@@ -68,7 +68,7 @@ def level(drawing: Drawing, utility: Figures, y: Scale) -> None:
 
 def noise_figure(budgets: Budgets) -> Figure | None:
     """Draw the noise on the mean gradient over the budget, one series per mechanism."""
-    known = [s for s in budgets.settings if s.row["noise_on_mean"]]
+    known = [s for s in budgets.settings if s.row["noise_on_mean"] and s.mechanism != "central"]
     if not known:
         return None
     values = [float(s.row["noise_on_mean"]) for s in known]
@@ -88,8 +88,8 @@ def noise_figure(budgets: Budgets) -> Figure | None:
             drawing.mark(at, height, shape, look, 5)
     caption = (
         "Standard deviation of the noise on the mean gradient of one step, per coordinate, with every hospital there. "
-        "Noise at the server is on the mean of whole updates and counts hospitals, so it cannot be held against the "
-        "others; of hospitals that train alone it is that of the noisiest."
+        "Noise at the server is left out: it is on the mean of whole updates and counts hospitals, so it cannot be "
+        "held against the others. Of hospitals that train alone it is that of the noisiest."
     )
     return Figure("noise", title, caption, drawing.svg(), tuple(legend(names)), noise_table(budgets))
 
@@ -114,7 +114,7 @@ def hospitals_figure(budgets: Budgets) -> Figure | None:
         linear(low, 1.0, 8, RIGHT - 8),
         [(t, f"{t:.3g}") for t in round_steps(low, 1.0)],
         budgets.measure.label,
-        max(TALL, APART * len(beside) + 28),
+        max(TALL, APART * len(beside) + 44),
     )
     left = f" The first {len(names)} of {budgets.hospitals} are drawn." if len(names) < budgets.hospitals else ""
     caption = (

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from simulation.report.budgets_axis import BudgetAxis, side_by_side, written
+from simulation.report.budgets_figures import noise_figure
 from simulation.report.budgets_rows import Budgets
 from simulation.report.budgets_tables import (
     equal_epsilon_table,
@@ -98,6 +99,16 @@ def test_a_study_of_outlines_speaks_of_dice(tmp_path: Path):
     assert "overlap (Dice) is 0.300" in page
     assert "pairs of images" not in page
     assert "n = 13 scans" in page.replace("\u00a0", " ")
+
+
+def test_noise_on_updates_is_not_drawn_beside_noise_on_gradients():
+    found = noise_figure(Budgets(study()))
+    assert found is not None
+    assert "noise at the server" not in found.svg
+    assert [text for _, text in found.legend][:2] == ["noise shared in a secure sum", "noise at each hospital"]
+    assert any(row[0] == "ε = 8 (noise at the server)" for row in found.table.rows)
+    only: Grid = {("none", "none"): (0.88, "nobody"), ("central", 8.0): (0.8, "nobody")}
+    assert noise_figure(Budgets(study(only))) is None
 
 
 def test_marks_that_share_a_place_stand_side_by_side():
