@@ -21,6 +21,7 @@ def compare(folder: Path, study: Mapping[str, Any]) -> Row:
         settings: one row per mechanism and budget, seeds merged; see `simulation.comparing_settings`.
         equal_noise: what each mechanism pays at the noise of pooled data; see `equal_noise_rows`.
         joining: what each hospital gains by training with others instead of alone, on its own share.
+        shared_noise: what is gained by sharing the noise in a secure sum instead of adding it at each hospital.
         price: utility of each federated mechanism less that of pooled data, and the ratio of their noise.
         deaths: up to which budget attacks of each kind stayed at their nulls; see `deaths`.
         recommended: the smallest noise that will do; see `recommended`.
@@ -44,6 +45,7 @@ def compare(folder: Path, study: Mapping[str, Any]) -> Row:
         "settings": settings,
         "equal_noise": _equal_noise(found, axes),
         "joining": joining_rows(found),
+        "shared_noise": shared_noise_rows(found),
         "price": price_rows(found, settings),
         "deaths": deaths(settings),
         "recommended": recommended(settings, axes.tolerance),
@@ -63,6 +65,16 @@ def joining_rows(study: Compared) -> list[Row]:
             found = {"alone": estimate_row(of[alone])["estimate"], "joined": estimate_row(of[key])["estimate"]}
             head = {"budget": budget, "hospital": name, "mechanism": mechanism}
             rows.append(head | found | study.apart(of[key], of[alone]))
+    return rows
+
+
+def shared_noise_rows(study: Compared) -> list[Row]:
+    """Return one row per budget at which both were run: utility of `distributed` less that of `local`, paired."""
+    rows: list[Row] = []
+    for mechanism, budget in study.groups:
+        local: Key = ("local", budget)
+        if mechanism == "distributed" and local in study.groups:
+            rows.append({"budget": budget} | study.apart(study.utility[mechanism, budget], study.utility[local]))
     return rows
 
 

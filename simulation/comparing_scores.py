@@ -18,15 +18,17 @@ from simulation.comparing_within import pairs_share, ranking_rows, within_auroc
 from simulation.predictions import Predictions, read_predictions
 from tasks.metrics import Classified, Segmented, weighted
 from tasks.metrics.base import Rows, Weights
+from tasks.metrics.classification import predictions as judged_predictions
 from tasks.metrics.segmentation import FEW_SCANS, dice_name
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
-# What is judged: all held-out records, those of the rarest class, pairs of records of one hospital each, or (OF, name)
-# the share of one hospital.
+# What is judged: all held-out records, those of the rarest class, those of all others (how often the rarest is not said
+# of them), pairs of records of one hospital each, or (OF, name) the share of one hospital.
 Part = tuple[str, str]
 ALL: Part = ("all", "")
 MINORITY: Part = ("minority", "")
+OTHERS: Part = ("others", "")
 WITHIN: Part = ("within", "")
 OF = "hospital"
 
@@ -99,6 +101,8 @@ def cell_scores(predictions: Predictions, alone: str | None = None) -> CellScore
         metric = dice_name(predictions.class_names[rarest]) if dense else "recall"
         rows = everything if dense else np.flatnonzero(predictions.labels == rarest)
         scores[MINORITY] = score(predictions, metric, rows)
+        if isinstance(judged, Classified):
+            scores[OTHERS] = specificity_score(predictions, judged, rarest)
         minority = predictions.class_names[rarest], "dice" if dense else "recall"
     within = None
     if isinstance(judged, Classified) and judged.primary == "auroc":
@@ -158,6 +162,19 @@ def score(predictions: Predictions, metric: str, rows: Rows) -> Score:
         raise TypeError(f"no way to compare a {type(judged).__name__}")
     digest = hashlib.sha256(np.ascontiguousarray(said).tobytes()).hexdigest()
     return Score(columns, value, len(rows), units, sample.problem, thin, trials, digest)
+
+
+def specificity_score(predictions: Predictions, judged: Classified, rarest: int) -> Score:
+    """Return how often the rarest class is not said of records that do not have it: the specificity of its recall."""
+    kept = judged_predictions(judged.logits) != rarest
+    one = Classified(np.where(kept, 1.0, -1.0)[:, None], np.ones(len(kept), dtype=np.int64), predictions.units)
+    rows = np.flatnonzero(predictions.labels != rarest)
+    columns, sample = np.unique(predictions.units[rows]), one.sample("recall", rows)
+    problem = "" if np.isfinite(judged.logits[rows]).all() else "the training diverged"
+    digest = hashlib.sha256(np.ascontiguousarray(judged.logits[rows]).tobytes()).hexdigest()
+    return Score(
+        columns, sample.value, len(rows), sample.units, sample.problem or problem, sample.thin, sample.trials, digest
+    )
 
 
 def within_score(predictions: Predictions, judged: Classified) -> Score:

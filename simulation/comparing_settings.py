@@ -8,7 +8,7 @@ from typing import Any, final
 from simulation.comparing_attacks import NOBODY, attack_rows, best_attack
 from simulation.comparing_draws import BySeed, Measured, difference_row, estimate_row, measure, weighted_mean
 from simulation.comparing_prices import price_of
-from simulation.comparing_scores import ALL, MINORITY, OF, WITHIN, CellScores, Part, read_scores
+from simulation.comparing_scores import ALL, MINORITY, OF, OTHERS, WITHIN, CellScores, Part, read_scores
 
 Row = dict[str, Any]
 Key = tuple[str, float | str]
@@ -47,8 +47,8 @@ class Compared:
         root: its folder.
         groups: of its cells.
         scores: of each cell.
-        utility, minority, within: of each group and seed, on all held-out records, of the rarest class, and over
-            pairs of records of one hospital.
+        utility, minority, others, within: of each group and seed, on all held-out records, of the rarest class, how
+            often that is not said of others' records, and over pairs of records of one hospital.
         shares: by hospital the same on its share of them.
     """
 
@@ -57,6 +57,7 @@ class Compared:
     scores: Mapping[str, CellScores]
     utility: Mapping[Key, BySeed]
     minority: Mapping[Key, BySeed]
+    others: Mapping[Key, BySeed]
     within: Mapping[Key, BySeed]
     shares: Mapping[str, Mapping[Key, BySeed]]
 
@@ -92,6 +93,7 @@ def compared(root: Path, cells: Sequence[Row]) -> Compared:
         scores=scores,
         utility=by_group(scores, groups, ALL),
         minority=by_group(scores, groups, MINORITY),
+        others=by_group(scores, groups, OTHERS),
         within=by_group(scores, groups, WITHIN),
         shares={name: by_group(scores, groups, (OF, name)) for name in names},
     )
@@ -161,8 +163,7 @@ def _row(study: Compared, group: Group) -> Row:
         why["attack"] = "; ".join(dict.fromkeys(row["why"] for row in tried)) or NOBODY
     minority = None
     if first.minority is not None:
-        named = {"class": first.minority[0], "metric": first.minority[1]}
-        minority = named | estimate_row(study.minority[group.key], (0.0, 1.0))
+        minority = minority_row(study, group, *first.minority)
     worst = worst_of(hospitals)
     if worst is None:
         why["worst_hospital"] = "no hospital's share of the held-out records can be judged by itself"
@@ -187,6 +188,25 @@ def _row(study: Compared, group: Group) -> Row:
         "against_none": against_none,
         "against_pooled": against_pooled,
         "why": why,
+    }
+
+
+def minority_row(study: Compared, group: Group, name: str, metric: str) -> Row:
+    """Return {class, metric, estimate, low, high, n, units, specificity, against_none} of the rarest class.
+
+    Recall is that of the class the model says (logit above 0, or the largest): "at". So it can be bought by saying the
+    class more often: specificity {estimate, low, high, n, units} is how often it is not said of other records; None
+    where the metric is not recall.
+    """
+    own, reference = study.minority[group.key], study.minority.get(("none", "none"))
+    others = study.others[group.key]
+    return {
+        "class": name,
+        "metric": metric,
+        **estimate_row(own, (0.0, 1.0)),
+        "at": "the class that the model says (of two: probability above one half)" if others else None,
+        "specificity": estimate_row(others, (0.0, 1.0)) if others else None,
+        "against_none": None if reference is None else difference_row(own, reference),
     }
 
 

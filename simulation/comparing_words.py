@@ -166,6 +166,7 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
             f"likely candidates ({among}) was used may pick the right one with a probability of up to "
             f"{percent(bounds['worst_case'])}."
         )
+    words += _minority(chosen)
     if not _loud_without(settings):
         words.append(
             "That these attacks work at all: they did no better than guessing without privacy either, or were not "
@@ -174,6 +175,21 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
     if chosen["seeds"] == 1:
         words.append("The same result in another run: one seed was run, and the interval is over images only.")
     return words
+
+
+def _minority(chosen: Row) -> list[str]:
+    """Say what the rarest class loses, where that is shown."""
+    found = chosen.get("minority")
+    cost = found["against_none"] if found else None
+    if not found or not cost or cost["high"] is None or cost["high"] >= 0:
+        return []
+    other = found["specificity"]
+    beside = "" if other is None else f", and specificity is {percent(other['estimate'])} there"
+    return [
+        f"That everybody is served as before: {found['metric']} of the rarest class ({found['class']}) is "
+        f"{decimal(found['estimate'], 3)}, {decimal(-cost['difference'], 3)} below that without privacy{_reach(cost)}"
+        f"{beside}."
+    ]
 
 
 def _untested(tests: Sequence[Row]) -> str:

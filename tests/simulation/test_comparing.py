@@ -173,6 +173,29 @@ def test_utility_is_the_mean_over_seeds(found: Row) -> None:
     assert (local["minority"]["class"], local["minority"]["metric"], local["minority"]["n"]) == ("ill", "recall", 36)
 
 
+def test_recall_has_its_specificity_beside_it(found: Row) -> None:
+    local = setting(found, "local", 8.0)["minority"]
+    said = [(scores_of(f"local-8.0-{seed}-None", 1.5) > 0).astype(int) for seed in (10, 11)]
+    expected = np.mean([recall_score(LABELS, s, pos_label=0) for s in said])
+    assert local["specificity"]["estimate"] == pytest.approx(expected)
+    assert local["specificity"]["low"] < expected < local["specificity"]["high"]
+    assert local["specificity"]["n"] == 144
+    bare = setting(found, "none", "none")["minority"]
+    assert local["against_none"]["difference"] == pytest.approx(local["estimate"] - bare["estimate"])
+
+
+def test_noise_shared_in_a_sum_is_held_against_noise_at_each(tmp_path: Path) -> None:
+    whole = study(tmp_path)
+    names = {"pooled": "distributed", "none": "none", "local": "local"}
+    cells = [{**c, "mechanism": names[c["mechanism"]]} for c in whole["cells"] if c["mechanism"] in names]
+    (row,) = compare(tmp_path, {**whole, "cells": [c for c in cells if c["budget"] in (8.0, "none")]})["shared_noise"]
+    pairs = [(auroc(f"pooled-8.0-{s}-None", 1.6), auroc(f"local-8.0-{s}-None", 1.5)) for s in (10, 11)]
+    apart = np.mean([shared - own for shared, own in pairs])
+    assert (row["budget"], row["seeds"]) == (8.0, 2)
+    assert row["difference"] == pytest.approx(apart)
+    assert row["low"] < apart < row["high"]
+
+
 def test_alone_is_the_mean_of_the_own_models_weighted_by_share(found: Row) -> None:
     alone = setting(found, "alone", 8.0)
     each = [[auroc(f"alone-8.0-{seed}-{h}", 1.0) for h in HOSPITALS] for seed in (10, 11)]
@@ -363,7 +386,7 @@ def test_a_study_of_one_mechanism_has_nothing_to_compare_with(tmp_path: Path) ->
     assert (row["against_none"], row["against_pooled"]) == (None, None)
     assert set(row["why"]) == {"against_none", "against_pooled"}
     assert row["within_hospitals"]["against_none"] is None
-    assert (found["joining"], found["price"]) == ([], [])
+    assert (found["joining"], found["price"], found["shared_noise"]) == ([], [], [])
     assert found["recommended"]["budget"] is None
 
 
@@ -411,6 +434,7 @@ def test_outlines_are_compared_by_their_dice(tmp_path: Path) -> None:
         assert row["utility"]["estimate"] == pytest.approx(own["dice_liver"])
         assert row["minority"]["estimate"] == pytest.approx(own["dice_tumour"])
         assert (row["minority"]["class"], row["minority"]["metric"]) == ("tumour", "dice")
+        assert row["minority"]["specificity"] is None
         assert (row["utility"]["n"], row["utility"]["units"]) == (40, 20)
     share = judged["local"].metrics(np.arange(14))["dice_liver"]
     assert local["hospitals"]["east"]["estimate"] == pytest.approx(share)

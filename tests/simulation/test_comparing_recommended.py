@@ -166,6 +166,17 @@ def test_the_lower_end_decides_whether_the_cost_is_shown(low: float | None, show
     assert ("not shown" in found["why"][1]) is not shown
 
 
+@pytest.mark.parametrize(("high", "said"), [(-0.01, True), (0.01, False), (None, False)])
+def test_a_shown_loss_of_the_rarest_class_is_said(high: float | None, said: bool) -> None:
+    row = setting("local", 8)
+    cost = {"difference": -0.1, "low": None if high is None else -0.2, "high": high, "seeds": 3}
+    rare = {"class": "melanoma", "metric": "recall", "estimate": 0.5, "specificity": {"estimate": 0.9}}
+    row["minority"] = {**rare, "against_none": cost}
+    words = "\n".join(recommended([NONE, row], 0.02)["not_promised"])
+    assert ("recall of the rarest class (melanoma) is 0.500, 0.100 below that without privacy" in words) is said
+    assert ("specificity is 90% there" in words) is said
+
+
 @pytest.mark.parametrize(
     ("inside", "budget", "shown"),
     [

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from simulation.comparing_scores import WITHIN, cell_scores, score
+from simulation.comparing_scores import OTHERS, WITHIN, cell_scores, rarest_class, score
 from simulation.predictions import Predictions
 from tasks.metrics import Classified
 
@@ -71,3 +71,14 @@ def test_one_hospital_is_all_records_and_hospitals_of_one_class_have_no_pair() -
     apart = cell_scores(said(logits, labels, labels))
     assert apart.scores[WITHIN].problem == "no hospital has records of two classes"
     assert apart.pairs_share == 0.0
+
+
+def test_specificity_is_how_often_the_rarest_of_three_is_not_said_of_others() -> None:
+    labels, logits = RNG.integers(3, size=90), RNG.normal(size=(90, 3))
+    predictions = said(logits, labels, np.zeros(90, dtype=np.int64))
+    rare, found = rarest_class(predictions), cell_scores(predictions)
+    one = found.scores[OTHERS]
+    others = labels != rare
+    expected = float((logits.argmax(axis=1)[others] != rare).mean())
+    assert one.value(np.ones((1, len(one.columns))))[0] == pytest.approx(expected)
+    assert one.n == others.sum()
