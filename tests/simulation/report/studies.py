@@ -122,7 +122,13 @@ def setting(key: tuple[str, float | str], utility: float | None, got: str, bare:
         "worst_hospital": {"name": worst, **{k: hospitals[worst][k] for k in ("estimate", "low", "high")}}
         if known
         else None,
-        "minority": {"class": "attention", "metric": "recall", **interval(None if utility is None else 0.4, 0.1, 40)},
+        "minority": {
+            "class": "attention",
+            "metric": "recall",
+            **interval(None if utility is None else 0.4, 0.1, 40),
+            "specificity": interval(None if utility is None else 0.93, 0.02, 120),
+            "against_none": None if bare is None else difference(None if utility is None else 0.0),
+        },
         "noise_multiplier": {"min": noise, "max": noise} if noise else None,
         "noise_on_mean": 0.0 if noise is None else noise * NOISE.get(mechanism, 1.0) / 100,
         "epsilon": {"lower": budget, "estimate": budget, "upper": budget, "method": "rigorous"} if priced else None,

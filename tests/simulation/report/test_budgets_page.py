@@ -36,6 +36,7 @@ def test_at_equal_budgets_every_setting_has_utility_price_bound_and_attack():
     assert row["Above guessing"] == "no"
     assert row["Worst hospital (AUROC)"] == "vienna_dias: 0.725 (0.685 to 0.765), n\u00a0=\u00a043"
     assert row["'attention' recall"] == "0.400 (0.300 to 0.500)"
+    assert row["Specificity"] == "0.930 (0.910 to 0.950)"
     assert rows["clipping only"][2] == "no claim"
     assert table.columns[3] == "Protects each"  # beside the budget, which means nothing without it
     assert rows["ε = 8 (noise at the server)"][3] == "hospital"

@@ -102,10 +102,11 @@ def test_an_interval_that_ends_at_nothing_as_written_shows_nothing():
 
 def test_specificity_stands_beside_recall():
     content = study()
-    assert "specificity" not in joined(paying_words, content)
+    said = "Of the others, 0.930 (95% interval 0.910 to 0.950) are rightly not called so (specificity)."
+    assert said in joined(paying_words, content)
     for row in content["settings"]:
-        row["minority"]["specificity"] = 0.93
-    assert "Of the others, 0.930 are rightly not called so (specificity)." in joined(paying_words, content)
+        row["minority"]["specificity"] = None  # as of outlines
+    assert "specificity" not in joined(paying_words, content)
 
 
 def test_where_attacks_stop_working_is_said_per_mechanism():
