@@ -158,14 +158,7 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
         f"Safety for anything but single images that took part in the attacked rounds: {_untested(tests)}.",
         f"Protection from others than these: {chosen['against']}.",
     ]
-    if chosen["bounds"] is not None:
-        bounds = chosen["bounds"]
-        among = bounds.get("among", "as many as stand behind the promise")
-        words.append(
-            f"More than the formal bound: whoever knows everything but which of {round(1 / bounds['prior']):,} equally "
-            f"likely candidates ({among}) was used may pick the right one with a probability of up to "
-            f"{percent(bounds['worst_case'])}."
-        )
+    words += _bound_words(chosen, tests)
     words += _minority(chosen)
     if not _loud_without(settings):
         words.append(
@@ -175,6 +168,28 @@ def not_promised(settings: Sequence[Row], chosen: Row) -> list[str]:
     if chosen["seeds"] == 1:
         words.append("The same result in another run: one seed was run, and the interval is over images only.")
     return words
+
+
+def _bound_words(chosen: Row, tests: Sequence[Row]) -> list[str]:
+    """Say what the bounds allow: whoever knows in which step an image took part may get more."""
+    bounds = chosen["bounds"]
+    if bounds is None:
+        return []
+    among = bounds.get("among", "as many as stand behind the promise")
+    who = "hospital" if chosen["mechanism"] == "central" else "image"
+    said = (
+        f"More than the formal bound: whoever knows everything but in which steps the {who} was drawn, and which of "
+        f"{round(1 / bounds['prior']):,} equally likely candidates ({among}) it is, may pick the right one with a "
+        f"probability of up to {percent(bounds['worst_case'])}"
+    )
+    known = [a for a in tests if a.get("bound_worst_case") is not None and a["null"]]
+    if known:
+        most = max(known, key=lambda a: a["bound_worst_case"])
+        said += (
+            f"; whoever knows that it took part in the attacked step, up to {percent(most['bound_worst_case'])} among "
+            f"{round(1 / most['null']):,}"
+        )
+    return [f"{said}."]
 
 
 def _minority(chosen: Row) -> list[str]:

@@ -260,8 +260,11 @@ def test_what_is_not_promised_has_its_numbers() -> None:
     assert "malicious_server" in words
     assert "1 and 8" in words
     assert "with 100 attacked, images copied at a true rate below 7%" in words
-    assert "which of 1,000 equally" in words
-    assert "up to 30%" in words
+    assert "everything but in which steps the image was drawn, and which of 1,000 equally likely" in words
+    assert "up to 30%." in words
+    known = [attack("copied", False), attack("informed", False) | {"null": 0.05, "bound_worst_case": 0.42}]
+    more = "\n".join(recommended([NONE, setting("local", 8, attacks=known)], 0.02)["not_promised"])
+    assert "up to 30%; whoever knows that it took part in the attacked step, up to 42% among 20." in more
     assert "one seed was run" in words
     few = attack("copied", False) | {"noticed_from": None, "targets": 3}
     words = "\n".join(recommended([NONE, setting("local", 8, attacks=[few])], 0.02)["not_promised"])
