@@ -195,7 +195,7 @@ def _bound_words(chosen: Row, tests: Sequence[Row]) -> list[str]:
 def _minority(chosen: Row) -> list[str]:
     """Say what the rarest class loses, where that is shown."""
     found = chosen.get("minority")
-    cost = found["against_none"] if found else None
+    cost = found.get("against_none") if found else None
     if not found or not cost or cost["high"] is None or cost["high"] >= 0:
         return []
     other = found["specificity"]
