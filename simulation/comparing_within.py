@@ -65,7 +65,7 @@ def one_against_rest(logits: Array, labels: Rows) -> list[tuple[Array, NDArray[n
     if logits.shape[1] == 1:
         return [(logits[:, 0], labels == 1)]
     others = [np.delete(logits, c, axis=1) for c in range(logits.shape[1])]
-    return [(logits[:, c] - logsumexp(others[c], axis=1), labels == c) for c in np.unique(labels)]
+    return [(logits[:, c] - np.asarray(logsumexp(others[c], axis=1)), labels == c) for c in np.unique(labels)]
 
 
 def _masks(share: Rows) -> list[NDArray[np.bool_]]:
