@@ -14,7 +14,7 @@ from server.adversary.placements import placement as seat_of
 from server.adversary.registry import attack
 from simulation.seating import check_adversary
 from simulation.setup import prepare
-from simulation.study import Cell, cells
+from simulation.study import Cell, cells, sentence
 from tasks.base import Task
 
 PLACEMENT_NAMES: tuple[Placement, ...] = tuple(name for name in get_args(Placement) if name != "none")
@@ -120,7 +120,7 @@ def _attempt(
         check_adversary(seated, task, hospitals)
         traffic = _traffic(cell, placement, tried, name)
     except ValidationError as error:
-        return refused(_sentence(error), NOT_SO)
+        return refused(sentence(error), NOT_SO)
     except InputError as error:
         return refused(str(error), NOT_SO)
     if traffic.name not in runs:
@@ -176,9 +176,3 @@ def _honest(experiment: Experiment) -> Experiment:
 def _only_summed(experiment: Experiment) -> bool:
     """Whether the mechanism has no run without a secure sum."""
     return experiment.privacy.mechanism == "distributed"
-
-
-def _sentence(error: ValidationError) -> str:
-    """Return the first problem of settings that are not valid, without pydantic's own words."""
-    first = error.errors(include_url=False)[0]
-    return str(first["ctx"]["error"]) if "ctx" in first and "error" in first["ctx"] else str(first["msg"])
