@@ -9,6 +9,7 @@ from privacy.robustness import Threat
 from server.adversary.base import Candidates
 from server.adversary.nulls import noise_only
 from simulation.attacking import Case, head, mean_of
+from simulation.bounds import fewest_in_a_sum
 from simulation.pools import deal_decoys
 from simulation.scoring.identification import Decoys
 from simulation.scoring.public_distance import public_distance
@@ -97,9 +98,9 @@ def quietest(case: Case, hospital: str) -> float:
     if len(case.trace.members) == 1 or training.local_steps > 1:
         return own
     others = sorted(plans[h].added for h in case.trace.members if h != hospital)
-    fewest = training.fewest_releases(len(plans)) - (len(plans) - len(case.trace.members))
-    if training.secure_sum:  # of fewer none was opened, and all that are inside are members
-        fewest = case.setup.experiment.sum_threshold(len(plans), 0)
+    fewest = fewest_in_a_sum(case.setup.experiment, len(plans))
+    if not training.secure_sum:  # some that are counted may not be inside; what a secure sum opens, all members are
+        fewest -= len(plans) - len(case.trace.members)
     return math.sqrt(own**2 + sum(s**2 for s in others[: max(fewest - 1, 0)]))
 
 

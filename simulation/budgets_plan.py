@@ -7,13 +7,14 @@ from typing import Any, final
 
 from rich.console import Console
 
-from configs import Experiment, InputError, Study
+from configs import InputError, Study
 from simulation.budgets_plan_equal import equal_noise_rows
 from simulation.budgets_plan_noise import noise_on_mean
 from simulation.budgets_plan_rows import PlanRow, rows_of
 from simulation.budgets_plan_table import row_content, show_equal, show_rows
 from simulation.budgets_plan_terms import protection, settings_of
 from simulation.cli_options import print_json
+from simulation.study import Federations
 
 MOST_HOSPITALS = 100_000
 WORDS = (
@@ -70,7 +71,7 @@ def plan_study(study: Study, sizes: Mapping[str, int] | None = None) -> StudyPla
     Raises:
         InputError: for sizes that are none, for a batch larger than the data, or if no setting can be.
     """
-    units = dict(_dealt(study.experiment) if sizes is None else sizes)
+    units = dict(Federations(study.experiment).of(study.experiment.seed).units if sizes is None else sizes)
     if not units or min(units.values()) < 1 or len(units) > MOST_HOSPITALS:
         raise InputError(f"fedward budgets --plan: give 1 to {MOST_HOSPITALS:,} hospitals of at least one unit each.")
     cohort = study.experiment.training.cohort
@@ -105,16 +106,6 @@ def _more(rows: list[PlanRow]) -> list[str]:
         f"Hospitals of like size get the noise of the smallest of them: at most {math.ceil(1000 * most.more) / 10:g} % "
         f"more than each needs (at epsilon {most.setting.budget:g})."
     ]
-
-
-def _dealt(experiment: Experiment) -> dict[str, int]:
-    """Return the units of every hospital, as the experiment's data are dealt."""
-    import tasks
-    from tasks.dealing import deal_experiment
-
-    training, _ = tasks.get(experiment.task).load().parts(experiment.task.holdout)
-    dealt = deal_experiment(experiment, training)
-    return {h.name: len(h.records.unit_rows(experiment.unit)) for h in dealt.federation}
 
 
 __all__ = ["StudyPlan", "equal_noise_rows", "noise_on_mean", "plan_command", "plan_study", "protection"]

@@ -93,7 +93,6 @@ def at(base: Experiment, setting: Setting, units: Mapping[str, int], noise: floa
             "mechanism": mechanism,
             "epsilon": budget if mechanism in PRICED else None,
             "noise_multiplier": given if budget is None or mechanism == "noise_only" else None,
-            "update_norm": base.privacy.update_norm if mechanism == "central" else None,
         },
         "training": training_under(base, mechanism, lambda: units),
         # The sizes are known: how they came about does not matter to a plan.

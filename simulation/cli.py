@@ -1,16 +1,15 @@
 """The command `fedward`."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from configs import Experiment, FedwardError, InputError, Study, load
+from configs import FedwardError, InputError, Study
 from simulation import cli_audit, cli_bounds, cli_budgets, cli_data, cli_placements, cli_privacy
-from simulation.cli_options import Config, Json, Settings, console, print_json
+from simulation.cli_options import Config, Json, Settings, console, folder_of, load_config, print_json
 
 app = typer.Typer(
     name="fedward",
@@ -35,15 +34,6 @@ Engine = Annotated[str | None, typer.Option("--engine", help="inline, ray or flo
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of the same settings stopped.")]
 
 
-def _load(config: str, settings: list[str] | None, engine: str | None) -> Experiment | Study:
-    overrides = [*(settings or []), *([f"runtime.engine={engine}"] if engine else [])]
-    return load(config, overrides)
-
-
-def _folder(out: Path | None, config: str) -> Path:
-    return out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 @app.command()
 def simulate(
     config: Config,
@@ -60,10 +50,10 @@ def simulate(
     from simulation.run import simulate as run_experiment
     from simulation.showing import show_run
 
-    loaded = _load(config, settings, engine)
+    loaded = load_config(config, settings, engine)
     experiment = loaded.experiment if isinstance(loaded, Study) else loaded
     shown = console()
-    run = run_experiment(experiment, _folder(out, config), resume=resume, console=shown)
+    run = run_experiment(experiment, folder_of(out, config), resume=resume, console=shown)
     if as_json:
         print_json(run.summary)
     show_run(run, shown)

@@ -1,13 +1,12 @@
 """The command `fedward budgets`: mechanisms x budgets x seeds, or their price alone."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from configs import InputError, Study, load
-from simulation.cli_options import Config, Json, Settings, console, print_json
+from configs import InputError
+from simulation.cli_options import Config, Json, Settings, console, folder_of, load_study, print_json
 
 Sizes = Annotated[str | None, typer.Option(metavar="A,B,C", help="--plan: records of each hospital; no data needed.")]
 
@@ -30,9 +29,7 @@ def budgets(
 
     Example: fedward budgets demo --plan --hospitals 1000 --records 500
     """
-    overrides = [*(settings or []), *([f"runtime.engine={engine}"] if engine else [])]
-    loaded = load(config, overrides)
-    study = loaded if isinstance(loaded, Study) else Study(experiment=loaded)
+    study = load_study(config, settings, engine)
     shown = console()
     chosen = _sizes(hospitals, records, sizes)
     if plan:
@@ -45,8 +42,7 @@ def budgets(
     from simulation.grid import run_budgets
     from simulation.showing import show_study
 
-    folder = out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = run_budgets(study, folder, Path(config).stem, resume=resume, console=shown)
+    run = run_budgets(study, folder_of(out, config), Path(config).stem, resume=resume, console=shown)
     if as_json:
         print_json(run.summary)
     show_study(run, shown)

@@ -1,6 +1,5 @@
 """The command `fedward placements`: the same federated runs, watched from every chair."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,8 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from configs import Study, load
-from simulation.cli_options import Config, Json, Settings, console, print_json
+from simulation.cli_options import Config, Json, Settings, console, folder_of, load_study, print_json
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -29,12 +27,9 @@ def placements(
     """
     from simulation.placements import run_placements
 
-    overrides = [*(settings or []), *([f"runtime.engine={engine}"] if engine else [])]
-    loaded = load(config, overrides)
-    study = loaded if isinstance(loaded, Study) else Study(experiment=loaded)
+    study = load_study(config, settings, engine)
     shown = console()
-    folder = out or Path("runs") / f"{Path(config).stem}-placements-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = run_placements(study, folder, Path(config).stem, resume=resume, console=shown)
+    run = run_placements(study, folder_of(out, config, "-placements"), Path(config).stem, resume=resume, console=shown)
     if as_json:
         print_json(run.summary)
     show_placements(run, shown)

@@ -17,7 +17,6 @@ _LABELS = {
     "recall": "Called right",
     "dice_soft": "Soft Dice",
 }
-LOSS_LIKE = frozenset({"loss", "brier", "calibration_error"})
 
 
 @final

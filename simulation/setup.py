@@ -10,7 +10,7 @@ from clients.planning import Plan, plan_deal
 from configs import Experiment, InputError
 from server.central import central_plan
 from simulation.seating import check_adversary
-from tasks.base import Records, Task
+from tasks.base import Records, Splits, Task
 from tasks.dealing import deal_experiment
 from tasks.models import build
 from tasks.partition import Deal, deal
@@ -46,15 +46,19 @@ class Setup:
     notes: tuple[str, ...] = ()
 
 
-def prepare(experiment: Experiment) -> Setup:
+def prepare(experiment: Experiment, splits: Splits | None = None) -> Setup:
     """Load, deal and plan.
+
+    Args:
+        experiment: the run.
+        splits: its dataset, where it is loaded already.
 
     Raises:
         InputError: for whatever makes the run impossible; nothing has been written to the run's folder then.
     """
     task = tasks.get(experiment.task)
     build(task.spec)  # what cannot be built is said before anything is read
-    splits = task.load()
+    splits = task.load() if splits is None else splits
     training, heldout = splits.parts(experiment.task.holdout)
     dealt = deal_experiment(experiment, training)
     shares = _shares(experiment, [h.name for h in dealt.federation], heldout)

@@ -1,5 +1,6 @@
 """A study's runs: mechanisms x budgets x seeds, the same data and the same number of examples in each."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from configs import Experiment, InputError, Study
 from configs.experiment import Budget
 from configs.sections import PRICED, TWINS, Mechanism
 from simulation.study_terms import adversary_under, training_under
+from tasks.base import Splits
 from tasks.dealing import deal_experiment
 
 
@@ -66,11 +68,16 @@ class Federation:
 
 @final
 class Federations:
-    """The federation of each seed, dealt when it is first asked for."""
+    """The federation of each seed, dealt when it is first asked for, of data that are loaded once."""
 
     def __init__(self, base: Experiment) -> None:
         self._base = base
         self._known: dict[int, Federation] = {}
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The parts of the dataset, the same for every seed and mechanism."""
+        return tasks.get(self._base.task).load()
 
     def of(self, seed: int) -> Federation:
         """Return the federation of a seed.
@@ -79,7 +86,7 @@ class Federations:
             InputError: if the data cannot be read or dealt.
         """
         if seed not in self._known:
-            self._known[seed] = _federation(_without_mechanism(self._base).with_seed(seed))
+            self._known[seed] = _federation(_without_mechanism(self._base).with_seed(seed), self.splits)
         return self._known[seed]
 
 
@@ -158,12 +165,7 @@ def _cells_of(
         ValidationError: if the settings forbid it.
     """
     base = study.experiment.with_seed(seed)
-    privacy: dict[str, object] = {
-        "mechanism": mechanism,
-        "epsilon": None,
-        "noise_multiplier": None,
-        "update_norm": base.privacy.update_norm if mechanism == "central" else None,
-    }
+    privacy: dict[str, object] = {"mechanism": mechanism, "epsilon": None, "noise_multiplier": None}
     noise_of = None
     twin_without = mechanism in TWINS and "none" in study.axes.budgets
     own_noise = budget == "none" and base.privacy.noise_multiplier is not None and not twin_without
@@ -207,12 +209,7 @@ def _borrowed_noise(study: Study, federations: Federations, seed: int) -> tuple[
             "study.noise_of: mechanism 'noise_only' takes the noise of a budget, and the study names none; set it."
         )
     budget = named if named is not None else min(numbers)
-    clipped: dict[str, object] = {
-        "mechanism": "local",
-        "epsilon": budget,
-        "noise_multiplier": None,
-        "update_norm": None,
-    }
+    clipped: dict[str, object] = {"mechanism": "local", "epsilon": budget, "noise_multiplier": None}
     local = base.with_seed(seed).updated(hospitals={"only": None}, privacy=clipped)
     federation = federations.of(seed)
     found = plans(local, federation.units, federation.records)
@@ -221,13 +218,12 @@ def _borrowed_noise(study: Study, federations: Federations, seed: int) -> tuple[
 
 def _without_mechanism(base: Experiment) -> Experiment:
     """Return the federation that all mechanisms share, with nobody in an adversary's seat."""
-    privacy: dict[str, object] = {"mechanism": "none", "epsilon": None, "noise_multiplier": None, "update_norm": None}
+    privacy: dict[str, object] = {"mechanism": "none", "epsilon": None, "noise_multiplier": None}
     adversary: dict[str, object] = {"placement": "none", "seat": None, "colluders": 0}
     return base.updated(hospitals={"only": None}, privacy=privacy, adversary=adversary)
 
 
-def _federation(experiment: Experiment) -> Federation:
-    splits = tasks.get(experiment.task).load()
+def _federation(experiment: Experiment, splits: Splits) -> Federation:
     training, _ = splits.parts(experiment.task.holdout)
     dealt = deal_experiment(experiment, training).hospitals
     return Federation(

@@ -13,6 +13,7 @@ from server.central import central_plan
 from simulation.seating import check_adversary
 from simulation.setup import prepare
 from simulation.study import Cell, Federation, Federations, Refused, draft
+from tasks.base import Splits
 
 
 @final
@@ -48,7 +49,7 @@ def outline(study: Study) -> Outline:
     found, refused = draft(study, federations)
     reasons = {(r.mechanism, r.budget): r for r in refused}
     for group in _groups(found).values():
-        for cell, why in _why_not(group, known[group[0].seed]):
+        for cell, why in _why_not(group, known[group[0].seed], federations.splits):
             if why:
                 reasons.setdefault((cell.mechanism, cell.budget), Refused(cell.mechanism, cell.budget, why))
     kept = tuple(cell for cell in found if (cell.mechanism, cell.budget) not in reasons)
@@ -70,10 +71,10 @@ def _groups(found: Sequence[Cell]) -> dict[tuple[Mechanism, int], list[Cell]]:
     return groups
 
 
-def _why_not(group: Sequence[Cell], federation: Federation) -> Iterator[tuple[Cell, str]]:
+def _why_not(group: Sequence[Cell], federation: Federation, splits: Splits) -> Iterator[tuple[Cell, str]]:
     """Say for each cell of a group why it cannot run; an empty sentence where it can."""
     try:
-        prepare(group[0].experiment)
+        prepare(group[0].experiment, splits)
         all_of_them = ""
     except InputError as error:
         all_of_them = str(error)
