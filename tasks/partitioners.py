@@ -1,7 +1,8 @@
-"""Skewed and even deals of units, by the partitioners of Flower Datasets."""
+"""Skewed and even deals of units, as the partitioners of Flower Datasets deal them.
 
-import warnings
-from typing import TYPE_CHECKING
+Written out here since theirs take a second for a thousand hospitals, minutes for ten thousand, and seconds to import in
+every process; `tests/tasks/test_many_hospitals.py` holds them against the originals.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,7 @@ from configs.errors import InputError
 from configs.sections import HospitalSettings
 from configs.seeds import derive
 
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner
+ATTEMPTS = 11  # of a Dirichlet deal that leaves everybody `min_units`
 
 Rows = NDArray[np.int64]
 
@@ -29,18 +29,16 @@ def assign(labels: NDArray[np.int64], settings: HospitalSettings, seed: int) -> 
             each hospital `min_units`.
     """
     count = _feasible_count(len(labels), settings)
-    # The partitioners cut contiguous pieces (within a label, or of everything): the order is drawn here.
+    # Contiguous pieces (within a label, or of everything) are cut: the order is drawn here.
     order = np.random.default_rng(derive(seed, "deal", "order")).permutation(len(labels))
-    partitioner = _partitioner(len(labels), count, settings, derive(seed, "deal", "partitioner"))
-    try:
-        parts = _positions(partitioner, labels[order], count)
-    except ValueError as error:  # the Dirichlet partitioner gives up after 10 attempts
-        raise InputError(
-            f"hospitals.min_units: no {settings.partition} deal with alpha {settings.alpha} left each of "
-            f"{count} hospitals {settings.min_units} units; raise hospitals.alpha, or lower hospitals.count "
-            "or hospitals.min_units."
-        ) from error
-    return [np.sort(order[part]) for part in parts]
+    dealer = derive(seed, "deal", "partitioner")
+    if settings.partition == "dirichlet":
+        owners = _by_label(labels[order], count, settings, dealer)
+    else:
+        even = settings.partition == "iid"
+        sizes = _even_sizes(len(labels), count) if even else _skewed_sizes(len(labels), count, settings, dealer)
+        owners = np.repeat(np.arange(count), sizes)
+    return [np.sort(order[part]) for part in _positions(owners, count)]
 
 
 def _feasible_count(units: int, settings: HospitalSettings) -> int:
@@ -57,37 +55,40 @@ def _feasible_count(units: int, settings: HospitalSettings) -> int:
     return count
 
 
-def _partitioner(units: int, count: int, settings: HospitalSettings, seed: int) -> "Partitioner":
-    # Imported here: it takes seconds, and natural hospitals do without.
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, SizePartitioner
-
-    if settings.partition == "iid":
-        return IidPartitioner(count)
-    if settings.partition == "dirichlet":
-        return DirichletPartitioner(
-            count,
-            "label",
-            alpha=settings.alpha,
-            min_partition_size=settings.min_units,
-            shuffle=False,
-            seed=seed,
-        )
-    return SizePartitioner(_sizes(units, count, settings, seed))
+def _even_sizes(units: int, count: int) -> Rows:
+    sizes = np.full(count, units // count, dtype=np.int64)
+    sizes[: units % count] += 1
+    return sizes
 
 
-def _sizes(units: int, count: int, settings: HospitalSettings, seed: int) -> list[int]:
+def _skewed_sizes(units: int, count: int, settings: HospitalSettings, seed: int) -> Rows:
     # min_units for everybody, the rest in Dirichlet shares: always feasible, and skewed for a small alpha.
     rest = units - count * settings.min_units
     shares = np.random.default_rng(seed).dirichlet(np.full(count, settings.alpha))
-    bounds = np.round(np.cumsum(shares) * rest).astype(int)
+    bounds = np.round(np.cumsum(shares) * rest).astype(np.int64)
     bounds[-1] = rest
-    return [int(size) for size in np.diff(bounds, prepend=0) + settings.min_units]
+    return np.diff(bounds, prepend=0) + settings.min_units
 
 
-def _positions(partitioner: "Partitioner", labels: NDArray[np.int64], count: int) -> list[Rows]:
-    from datasets import Dataset
+def _by_label(labels: NDArray[np.int64], count: int, settings: HospitalSettings, seed: int) -> Rows:
+    """Return the hospital of every unit: each label's units in Dirichlet shares, drawn until all have `min_units`."""
+    generator = np.random.default_rng(seed)
+    alpha = np.full(count, settings.alpha)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for _ in range(ATTEMPTS):
+        owners = np.empty(len(labels), dtype=np.int64)
+        for own in members:
+            cuts = (np.cumsum(generator.dirichlet(alpha)) * len(own)).astype(np.int64)[:-1]
+            owners[own] = np.searchsorted(cuts, np.arange(len(own)), side="right")
+        if np.bincount(owners, minlength=count).min() >= settings.min_units:
+            return owners
+    raise InputError(
+        f"hospitals.min_units: no {settings.partition} deal with alpha {settings.alpha} left each of "
+        f"{count} hospitals {settings.min_units} units; raise hospitals.alpha, or lower hospitals.count "
+        "or hospitals.min_units."
+    )
 
-    partitioner.dataset = Dataset.from_dict({"unit": np.arange(len(labels)), "label": labels})
-    with warnings.catch_warnings():  # it warns of each failed attempt; what counts is whether the last one failed
-        warnings.simplefilter("ignore")
-        return [np.asarray(partitioner.load_partition(k)["unit"][:], dtype=np.int64) for k in range(count)]
+
+def _positions(owners: Rows, count: int) -> list[Rows]:
+    bounds = np.cumsum(np.bincount(owners, minlength=count))[:-1]
+    return np.split(np.argsort(owners, kind="stable"), bounds)

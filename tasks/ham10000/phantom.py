@@ -1,5 +1,7 @@
 """A synthetic HAM10000 on disk: official layout, real priors, pictures with planted structure."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -20,6 +22,7 @@ from tasks.phantoms import cached_phantom, new_folder
 # Raise it whenever the same seed would give other files.
 VERSION = 2
 SMALLEST = 64
+CHUNK = 256  # lesions
 # Above the names in use by HAM10000 and ISIC at the time, so that a phantom is never mistaken for a patient.
 FIRST_NUMBER = 9_000_000
 
@@ -86,13 +89,19 @@ def _write(out: Path, images: int, seed: int) -> None:
             (draft / part).mkdir(parents=True)
         _table(lesions, seed).to_csv(draft / FILES[0], index=False, lineterminator="\n")
         (draft / "PHANTOM.txt").write_text("Synthetic pictures: no patient, no lesion, nothing is real.\n")
-        for lesion in lesions:
+
+        def write(lesion: _Lesion) -> None:
             generator = np.random.default_rng(derive(seed, "phantom", "lesion", lesion.number))
             scene = draw_lesion(lesion.diagnosis, lesion.site, generator)
             for number in lesion.images:
                 part = FOLDERS[0] if number < images / 2 else FOLDERS[1]
                 picture = Image.fromarray(photograph(scene, generator))
                 picture.save(draft / part / f"{_image_name(number)}.jpg", quality=90)
+
+        # A lesion has its own generator, so that the order does not matter; numpy and Pillow leave the lock to others.
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(lesions), CHUNK):  # an interrupt waits for one chunk only
+                list(pool.map(write, lesions[start : start + CHUNK]))
 
 
 def _image_name(number: int) -> str:
