@@ -33,9 +33,10 @@ def exchange(
     pending = dict(zip(grid.push_messages(sent), [(m, retries) for m in sent], strict=True))
     deadline = time.monotonic() + timeout
     while pending and time.monotonic() < deadline:
-        replies = list(grid.pull_messages(list(pending)))
-        if not replies:
-            time.sleep(IDLE)
+        looked = time.monotonic()
+        replies = list(grid.pull_messages(pending.keys()))
+        if not replies:  # a grid that waited for them itself is asked again at once
+            time.sleep(max(0.0, IDLE - (time.monotonic() - looked)))
         for reply in replies:
             found = pending.pop(reply.metadata.reply_to_message_id, None)
             if found is None:

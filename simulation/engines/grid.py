@@ -1,11 +1,11 @@
 """Flower's `Grid` over hospitals on this machine or cluster: ours to deliver messages, Flower's in shape."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Protocol, final
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -14,14 +14,13 @@ from flwr.supercore.task_identity import TaskIdentity
 RUN_ID = 1
 SERVER_NODE = 1
 FIRST_NODE = 2
-HOSPITAL_FAILED = 1
 
 
 class Dispatcher(Protocol):
     """Hands messages to hospitals and collects what they answer."""
 
-    def submit(self, message: Message, context: Context) -> None:
-        """Take one message for the hospital of this context."""
+    def submit(self, messages: Iterable[tuple[Message, Context]]) -> None:
+        """Take messages, each for the hospital of its context."""
         ...
 
     def collect(self) -> list[Message]:
@@ -81,20 +80,19 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Number the messages and hand them to the dispatcher; returns their ids in order."""
-        identifiers: list[str] = []
-        for message in messages:
-            identifier = f"m{next(self._numbers)}"
-            message.metadata.__dict__["_message_id"] = identifier
-            self._dispatcher.submit(message, self._contexts[message.metadata.dst_node_id])
-            identifiers.append(identifier)
-        return identifiers
+        pushed = list(messages)
+        for message in pushed:
+            message.metadata.__dict__["_message_id"] = f"m{next(self._numbers)}"
+        self._dispatcher.submit((message, self._contexts[message.metadata.dst_node_id]) for message in pushed)
+        return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages that have come."""
         for reply in self._dispatcher.collect():
             self._replies[reply.metadata.reply_to_message_id] = reply
-        wanted = [i for i in message_ids if i in self._replies]
-        return [self._replies.pop(i) for i in wanted]
+        # Few replies are there at a time and thousands may be pending: a set, as a dictionary's keys, is not copied.
+        asked = message_ids if isinstance(message_ids, Set) else set(message_ids)
+        return [self._replies.pop(i) for i in list(self._replies) if i in asked]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and wait for all replies, or for `timeout` seconds."""
@@ -102,8 +100,3 @@ class LocalGrid(Grid):
 
         limit = float("inf") if timeout is None else timeout
         return list(exchange(self, messages, retries=0, timeout=limit, lost=lambda *_: None))
-
-
-def failed(message: Message, reason: str) -> Message:
-    """Return the error reply to a message."""
-    return Message(Error(code=HOSPITAL_FAILED, reason=reason), reply_to=message)

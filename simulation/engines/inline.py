@@ -1,29 +1,28 @@
 """Hospitals in this process, one after the other: for tests, debugging, and small runs."""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import final
 
 from flwr.app import Context, Message, RecordDict
 
-from configs import FedwardError
-from simulation.engines.grid import failed
+from simulation.engines.answering import HOSPITALS_APP, answer, load_app
 
 
 @final
 class InlineDispatcher:
     """Runs one hospital's app per look, in the order of the messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: str = HOSPITALS_APP) -> None:
+        self._app = app
         self._waiting: deque[tuple[Message, Context]] = deque()
 
-    def submit(self, message: Message, context: Context) -> None:
-        """Queue a message."""
-        self._waiting.append((message, context))
+    def submit(self, messages: Iterable[tuple[Message, Context]]) -> None:
+        """Queue messages."""
+        self._waiting.extend(messages)
 
     def collect(self) -> list[Message]:
         """Run the next hospital and return its reply."""
-        from clients.app import app
-
         if not self._waiting:
             return []
         message, context = self._waiting.popleft()
@@ -31,9 +30,4 @@ class InlineDispatcher:
         metadata = message.metadata
         own = Message(content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
         own.metadata.__dict__["_message_id"] = metadata.message_id
-        try:
-            return [app(own, context)]
-        except FedwardError as error:
-            return [failed(message, str(error))]
-        except Exception as error:
-            return [failed(message, f"{type(error).__name__}: {error}")]
+        return [answer(load_app(self._app), own, context)]

@@ -2,15 +2,20 @@
 
 import logging
 import os
-from typing import Any, final
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from typing import Any, cast, final
 
 import ray
 import ray.exceptions
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
-from configs import FedwardError, RunStoppedError
+from configs import RunStoppedError
 from configs.sections import RuntimeSettings
-from simulation.engines.grid import failed
+from simulation.engines.answering import HOSPITALS_APP, HospitalWorker, Request, failed
+from simulation.engines.envelope import Envelope, Parcel
+from simulation.engines.schedule import Batch, Job, Schedule
 
 WAIT = 0.2  # seconds that one look waits for a reply
 ENVIRONMENT = {
@@ -47,129 +52,168 @@ def connect(runtime: RuntimeSettings) -> None:
 _RESTING: dict[tuple[float, float], list[Any]] = {}
 
 
-@ray.remote(max_restarts=0)
-class HospitalWorker:
-    """An actor that plays any hospital of the run, one message at a time."""
+def worker_options(runtime: RuntimeSettings) -> dict[str, Any]:
+    """Return what Ray is asked for a worker."""
+    return {
+        "num_cpus": runtime.cpus_per_hospital,
+        "num_gpus": runtime.gpus_per_hospital,
+        "max_restarts": 0,  # a successor is ours to start: Ray would not tell whose message was lost
+    }
 
-    def __init__(self, gpu_fraction: float) -> None:
-        import torch
 
-        torch.set_num_threads(1)
-        if 0 < gpu_fraction < 1 and torch.cuda.is_available():
-            # Ray's fractions are scheduling only; without a cap one hospital can starve its neighbours.
-            torch.cuda.set_per_process_memory_fraction(gpu_fraction)
+def start_worker(runtime: RuntimeSettings, app: str = HOSPITALS_APP) -> Any:
+    """Return a worker: one that rests from an earlier run, or a new one."""
+    resting = _RESTING.get(_kind(runtime))
+    if resting:
+        return resting.pop()
+    actor: Any = ray.remote(**worker_options(runtime))(HospitalWorker)
+    return actor.remote(runtime.gpus_per_hospital, app)
 
-    def process(self) -> int:
-        """Return the worker's process id."""
-        return os.getpid()
 
-    def handle(self, weights: ArrayRecord | None, message: Message, context: Context) -> Message:
-        """Run the hospital's app on a message; its weights come through the object store."""
-        from clients.app import app
+def workers_that_fit(runtime: RuntimeSettings) -> int:
+    """Return how many workers there should be.
 
-        if weights is not None:
-            message.content["weights"] = weights
-        try:
-            return app(message, context)
-        except FedwardError as error:
-            return failed(message, str(error))
-        except Exception as error:
-            return failed(message, f"{type(error).__name__}: {error}")
+    Raises:
+        RunStoppedError: if not one fits.
+    """
+    resources = ray.cluster_resources()
+    fit = int(resources.get("CPU", 1) / runtime.cpus_per_hospital + 1e-9)
+    if runtime.gpus_per_hospital > 0:
+        gpus = resources.get("GPU", 0)
+        fit = min(fit, int(gpus / runtime.gpus_per_hospital + 1e-9))
+        if fit < 1:
+            raise RunStoppedError(
+                f"runtime.gpus_per_hospital: {runtime.gpus_per_hospital:g} GPUs asked, the cluster has {gpus:g}."
+            )
+    if fit < 1:
+        raise RunStoppedError(
+            f"runtime.cpus_per_hospital: {runtime.cpus_per_hospital:g} CPUs asked, "
+            f"the cluster has {resources.get('CPU', 0):g}."
+        )
+    return min(runtime.workers or fit, fit)
+
+
+def warm_workers(runtime: RuntimeSettings, hospitals: int | None) -> None:
+    """Start Ray and its workers, which then import what they need while the driver reads its data."""
+    connect(runtime)
+    started = [start_worker(runtime) for _ in range(min(workers_that_fit(runtime), hospitals or 10**6))]
+    _RESTING.setdefault(_kind(runtime), []).extend(started)
+
+
+def _kind(runtime: RuntimeSettings) -> tuple[float, float]:
+    return runtime.cpus_per_hospital, runtime.gpus_per_hospital
 
 
 @final
 class RayDispatcher:
-    """Keeps every worker busy with one hospital; the broadcast is put into the object store once."""
+    """Keeps every worker busy, as its schedule says; a broadcast is put into the object store once.
 
-    def __init__(self, runtime: RuntimeSettings, hospitals: int) -> None:
+    A worker's reply is taken when the driver has time for it, and the worker goes on meanwhile with what it was sent
+    ahead. A dead worker is replaced; the message that it died over is answered with an error.
+    """
+
+    def __init__(self, runtime: RuntimeSettings, hospitals: int, app: str = HOSPITALS_APP) -> None:
         connect(runtime)
         self._runtime = runtime
-        self._kind = (runtime.cpus_per_hospital, runtime.gpus_per_hospital)
-        self._waiting: list[tuple[Any, Message, Context]] = []
-        self._running: dict[Any, tuple[Any, Message]] = {}
-        self._stored: Any = None  # the latest broadcast, and where the object store has it
-        self._reference: Any = None
-        self._idle = [self._start() for _ in range(self._workers(hospitals))]
-
-    def _workers(self, hospitals: int) -> int:
-        resources = ray.cluster_resources()
-        fit = int(resources.get("CPU", 1) / self._runtime.cpus_per_hospital + 1e-9)
-        if self._runtime.gpus_per_hospital > 0:
-            gpus = resources.get("GPU", 0)
-            fit = min(fit, int(gpus / self._runtime.gpus_per_hospital + 1e-9))
-            if fit < 1:
-                raise RunStoppedError(
-                    f"runtime.gpus_per_hospital: {self._runtime.gpus_per_hospital:g} GPUs asked, "
-                    f"the cluster has {gpus:g}."
-                )
-        if fit < 1:
-            raise RunStoppedError(
-                f"runtime.cpus_per_hospital: {self._runtime.cpus_per_hospital:g} CPUs asked, "
-                f"the cluster has {resources.get('CPU', 0):g}."
-            )
-        return min(hospitals, self._runtime.workers or fit, fit)
+        self._app = app
+        self._workers = [self._start() for _ in range(min(hospitals, workers_that_fit(runtime)))]
+        self._schedule = Schedule(len(self._workers))
+        self._open: dict[str, tuple[Message, Context]] = {}  # sent or waiting, by message id
+        self._asked: defaultdict[int, deque[Any]] = defaultdict(deque)  # by worker, in the order of its batches
+        self._stored: dict[str, tuple[ArrayRecord, Any]] = {}  # the latest broadcast, and where the store has it
 
     def _start(self) -> Any:
-        options = {"num_cpus": self._runtime.cpus_per_hospital, "num_gpus": self._runtime.gpus_per_hospital}
-        resting = _RESTING.get(self._kind)
-        if resting:
-            return resting.pop()
-        worker: Any = HospitalWorker
-        return worker.options(**options).remote(self._runtime.gpus_per_hospital)
+        return start_worker(self._runtime, self._app)
 
     def processes(self) -> list[int]:
-        """Return the process ids of the idle workers (for tests and for `doctor`)."""
-        return ray.get([worker.process.remote() for worker in self._idle])
+        """Return the process ids of the workers (for tests and for `doctor`)."""
+        return ray.get([worker.process.remote() for worker in self._workers])
 
-    def submit(self, message: Message, context: Context) -> None:
-        """Queue a message; a broadcast shared by several hospitals is stored once."""
-        content = RecordDict(dict(message.content))
-        weights = content.pop("weights", None)
-        reference = None
-        if weights is not None:
-            if weights is not self._stored:
-                self._stored, self._reference = weights, ray.put(weights)
-            reference = self._reference
-        metadata = message.metadata
-        own = Message(content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
-        own.metadata.__dict__["_message_id"] = metadata.message_id
-        self._waiting.append((reference, own, context))
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._waiting and self._idle:
-            reference, message, context = self._waiting.pop(0)
-            worker = self._idle.pop()
-            self._running[worker.handle.remote(reference, message, context)] = (worker, message)
+    def submit(self, messages: Iterable[tuple[Message, Context]]) -> None:
+        """Take messages; all of them before the first is sent, since the largest hospital is first."""
+        for message, context in messages:
+            metadata = message.metadata
+            size = sum(record.count_bytes() for record in _arrays(message).values())
+            self._open[metadata.message_id] = (message, context)
+            self._schedule.add(Job(metadata.message_id, metadata.dst_node_id, metadata.message_type, size))
+        self._send()
 
     def collect(self) -> list[Message]:
-        """Return finished replies; a dead worker is replaced and its message answered with an error."""
-        if not self._running:
+        """Return the replies of one batch, waiting a little for it; error replies for what a worker died over."""
+        first = {asked[0]: worker for worker, asked in self._asked.items() if asked}
+        if not first:
             return []
-        done, _ = ray.wait(list(self._running), num_returns=1, timeout=WAIT)
-        replies: list[Message] = []
-        for task in done:
-            worker, message = self._running.pop(task)
-            try:
-                replies.append(ray.get(task))
-                self._idle.append(worker)
-            except (
-                ray.exceptions.RayActorError,
-                ray.exceptions.RayTaskError,
-                ray.exceptions.ObjectLostError,
-            ) as error:
-                replies.append(failed(message, f"worker died: {type(error).__name__}"))
-                ray.kill(worker)
-                self._idle.append(self._start())
-        self._fill()
+        done, _ = ray.wait(list(first), num_returns=1, timeout=WAIT)
+        replies = [reply for task in done for reply in self._take(first[task], task)]
+        self._send()  # before anyone looks at the replies: workers should not wait for that
         return replies
+
+    def _take(self, worker: int, task: Any) -> list[Message]:
+        try:
+            answers = cast("list[tuple[Envelope, float]]", ray.get(task))
+        except ray.exceptions.RayError as error:
+            return self._replace(worker, error)
+        self._asked[worker].popleft()
+        batch = self._schedule.finished(worker, [seconds for _, seconds in answers], time.monotonic())
+        replies = [envelope.open({}, shared=False) for envelope, _ in answers]
+        for job, reply in zip(batch.jobs, replies, strict=True):
+            del self._open[job.key]
+            self._learn(job, reply)
+        return replies
+
+    def _replace(self, worker: int, error: Exception) -> list[Message]:
+        ray.kill(self._workers[worker])
+        self._workers[worker] = self._start()
+        self._asked[worker].clear()
+        lost = [self._open.pop(job.key)[0] for job in self._schedule.died(worker, time.monotonic())]
+        return [failed(message, f"worker died: {type(error).__name__}") for message in lost]
+
+    def _learn(self, job: Job, reply: Message) -> None:
+        """Take note of the units that a hospital says it has: public terms, and a measure of its work."""
+        said = reply.content.get("reply") if reply.has_content() else None
+        units = said.get("units") if isinstance(said, ConfigRecord) else None
+        if isinstance(units, int | float):
+            self._schedule.learn(job.hospital, units)
+
+    def _send(self) -> None:
+        while (batch := self._schedule.next(time.monotonic())) is not None:
+            self._asked[batch.worker].append(self._sent(batch))
+
+    def _sent(self, batch: Batch) -> Any:
+        """Send a batch; what messages have in common goes along once."""
+        references: list[Any] = []
+        requests: list[Request] = []
+        for job in batch.jobs:
+            message, context = self._open[job.key]
+            apart: dict[str, int] = {}
+            for name, record in _arrays(message).items():
+                reference = self._reference(name, record)
+                if reference not in references:
+                    references.append(reference)
+                apart[name] = references.index(reference)
+            requests.append(Request(Envelope.of(message, without=apart), context, apart))
+        return self._workers[batch.worker].handle.remote(self._app, requests, *references)
+
+    def _reference(self, name: str, record: ArrayRecord) -> Any:
+        """Return where the object store has a record, which a round's messages usually share."""
+        if name not in self._stored or self._stored[name][0] is not record:
+            self._stored[name] = (record, ray.put(Parcel.of(record)))
+        return self._stored[name][1]
 
     def close(self) -> None:
         """Lay the idle workers to rest for the next run of this process; end those that are still at work."""
-        for worker, _ in self._running.values():
-            ray.kill(worker)
-        _RESTING.setdefault(self._kind, []).extend(self._idle)
-        self._idle, self._running, self._waiting = [], {}, []
+        for number, worker in enumerate(self._workers):
+            if self._asked[number]:
+                ray.kill(worker)
+            else:
+                _RESTING.setdefault(_kind(self._runtime), []).append(worker)
+        self._workers, self._schedule = [], Schedule(0)
+        self._open, self._stored = {}, {}
+        self._asked.clear()
+
+
+def _arrays(message: Message) -> dict[str, ArrayRecord]:
+    return {name: record for name, record in message.content.items() if isinstance(record, ArrayRecord)}
 
 
 def disconnect() -> None:

@@ -1,0 +1,83 @@
+"""A hospital's app answers a message, whatever happens in it; in this process, or in a worker's."""
+
+import importlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from configs import FedwardError
+from simulation.engines.envelope import Envelope, Parcel
+
+HOSPITALS_APP = "clients.app:app"
+HOSPITAL_FAILED = 1
+
+
+def load_app(name: str) -> ClientApp:
+    """Return the app that a name like `package.module:attribute` means."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def failed(message: Message, reason: str) -> Message:
+    """Return the error reply to a message."""
+    return Message(Error(code=HOSPITAL_FAILED, reason=reason), reply_to=message)
+
+
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """Return the app's reply; the error reply where it raises."""
+    try:
+        return app(message, context)
+    except FedwardError as error:
+        return failed(message, str(error))
+    except Exception as error:
+        return failed(message, f"{type(error).__name__}: {error}")
+
+
+@final
+@dataclass(frozen=True)
+class Request:
+    """A message for a hospital on its way to a worker.
+
+    Attributes:
+        envelope: the message.
+        context: of the hospital's node.
+        apart: its records that come through the object store, and the places of theirs among the arguments.
+    """
+
+    envelope: Envelope
+    context: Context
+    apart: Mapping[str, int]
+
+
+@final
+class HospitalWorker:
+    """What an actor is: it plays any hospital of the run, one after the other."""
+
+    def __init__(self, gpu_fraction: float, app: str) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        if 0 < gpu_fraction < 1 and torch.cuda.is_available():
+            # Ray's fractions are scheduling only; without a cap one hospital can starve its neighbours.
+            torch.cuda.set_per_process_memory_fraction(gpu_fraction)
+        load_app(app)  # what it imports is there before the first message
+
+    def process(self) -> int:
+        """Return the worker's process id."""
+        return os.getpid()
+
+    def handle(self, app: str, requests: Sequence[Request], *parcels: Parcel) -> list[tuple[Envelope, float]]:
+        """Return the replies, in the order of the requests, and the seconds that each took."""
+        loaded = load_app(app)
+        replies: list[tuple[Envelope, float]] = []
+        for request in requests:
+            start = time.perf_counter()
+            apart = {name: parcels[place] for name, place in request.apart.items()}
+            reply = answer(loaded, request.envelope.open(apart, shared=True), request.context)
+            replies.append((Envelope.of(reply), time.perf_counter() - start))
+        return replies
