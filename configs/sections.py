@@ -1,6 +1,6 @@
 """The sections of an experiment: every setting, its type, its range, and what it means.
 
-The adversary's section is in `configs.adversary`.
+The adversary's section is in `configs.adversary`, what is executed where in `configs.runtime`.
 """
 
 import math
@@ -9,6 +9,7 @@ from typing import Literal, final
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.runtime import RuntimeSettings as RuntimeSettings  # noqa: PLC0414 - a section like the others
 from configs.section import Positive, Probability, Section
 
 PHANTOM = "phantom"
@@ -211,26 +212,6 @@ class PrivacySettings(Section):
     def update_bound(self) -> float:
         """S of mechanism `central`: the norm that a hospital's mean update is clipped to."""
         return self.update_norm or self.clipping_norm
-
-
-@final
-class RaySettings(Section):
-    """An existing Ray cluster."""
-
-    address: str | None = Field(default=None, description="e.g. 'auto' or '10.0.0.1:6379'; empty: start one here")
-
-
-@final
-class RuntimeSettings(Section):
-    """How the run is executed. Nothing here may change a result."""
-
-    engine: Literal["inline", "ray", "flower"] = "inline"
-    workers: int | None = Field(default=None, ge=1, description="Ray actors; empty: as many as fit")
-    cpus_per_hospital: Positive = 1.0
-    gpus_per_hospital: float = Field(default=0.0, ge=0, le=64)
-    retries: int = Field(default=2, ge=0, description="how often an unanswered message is sent again")
-    timeout: Positive = Field(default=3600.0, description="seconds that a round waits for its replies")
-    ray: RaySettings = RaySettings()
 
 
 @final
