@@ -1,13 +1,15 @@
-"""Features that are computed once: what a fixed trunk says about an image is remembered under the image's hash."""
+"""Features that are computed once: what a fixed trunk says about an image is remembered under a tag of its content."""
 
 import copy
-import hashlib
+import math
+import os
 import threading
 from collections import OrderedDict
 from typing import final
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -62,13 +64,38 @@ MEMORY = Memory()
 
 
 @final
+class Tagger:
+    """Tags of 16 bytes for images' bytes: AES-GMAC under a key that is drawn for it and never leaves the process.
+
+    GMAC is a polynomial in a secret point of GF(2^128), so two different images of b blocks of 16 bytes, chosen without
+    the key, share a tag with a probability of at most (b + 1) / 2^128: among ten million images of 64x64 pixels below
+    1e-20. A collision would give one patient another one's features. It runs at about ten times the speed of BLAKE2b.
+    One nonce serves all, which GMAC forbids where tags are shown to somebody; nobody sees these.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        """Draw a key from the operating system, or take the given 16 bytes (for tests)."""
+        self._cipher = AESGCM(os.urandom(16) if key is None else key)
+
+    def tags(self, images: NDArray[np.generic]) -> list[bytes]:
+        """Return the tag of each image's bytes; images (n, ...), C-contiguous."""
+        rows = images.reshape(len(images), math.prod(images.shape[1:])).view(np.uint8)
+        return [self._cipher.encrypt(_NONCE, b"", row) for row in rows]  # the row is authenticated, nothing encrypted
+
+
+_NONCE = bytes(12)
+_TAGGER = Tagger()  # one key for all memories of the process
+
+
+@final
 class Remembering(nn.Module):
     """A trunk without trained parameters, (n, ...) to (n, features), that looks at every image once per process.
 
     An image's features are computed alone, in a batch of one: remembered and computed ones agree to the bit, whatever
     batch the image came in and whatever was forgotten meanwhile. The key holds the trunk's name, the input's type and
-    shape and 16 bytes of BLAKE2b of its content. Where the input asks for a gradient (an image is being reconstructed,
-    or an adversary's block stands in front) nothing is remembered and the whole batch runs, differentiably.
+    shape and the tag of its content (:class:`Tagger`). Where the input asks for a gradient (an image is being
+    reconstructed, or an adversary's block stands in front) nothing is remembered and the whole batch runs,
+    differentiably.
 
     Nothing remembered leaves the process, and the model's outputs do not depend on it.
     """
@@ -99,15 +126,14 @@ class Remembering(nn.Module):
         if x.is_meta or x.requires_grad or len(x) == 0:
             return self.trunk(x)
         kind = f"{self._name} {x.device.type} {x.dtype} {tuple(x.shape[1:])}"
-        pixels = x.detach().cpu().contiguous().numpy()
-        rows = [self._features(kind, x[i : i + 1], pixels[i]) for i in range(len(x))]
+        tags = _TAGGER.tags(x.detach().cpu().contiguous().numpy())
+        rows = [self._features((kind, tag), x, i) for i, tag in enumerate(tags)]
         return torch.from_numpy(np.stack(rows)).to(x.device)
 
-    def _features(self, kind: str, image: Tensor, pixels: NDArray[np.generic]) -> Row:
-        key = kind, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+    def _features(self, key: Key, x: Tensor, row: int) -> Row:
         found = self._memory.get(key)
         if found is None:
             with torch.no_grad():
-                found = self.trunk(image)[0].cpu().numpy().copy()
+                found = self.trunk(x[row : row + 1])[0].cpu().numpy().copy()
             self._memory.put(key, found)
         return found

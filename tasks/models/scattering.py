@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.models.memory import Remembering
+
+VERSION = 1  # of the features; raise it with any change to them
 SCALES = 2  # J: what is averaged spans 2^J pixels
 ORIENTATIONS = 8  # L
 PER_CHANNEL = 1 + SCALES * ORIENTATIONS + ORIENTATIONS**2 * SCALES * (SCALES - 1) // 2  # 81
@@ -110,19 +113,20 @@ class Scattering(nn.Module):
 class ScatteringLinear(nn.Module):
     """Scattering, GroupNorm without parameters, and a linear layer: (n, channels, h, w) to (n, outputs) logits.
 
-    Larger images than 32x32 are averaged to 8x8 places, so that the linear layer stays small against the noise.
+    Larger images than 32x32 are averaged to 8x8 places, so that the linear layer stays small against the noise. All
+    below the linear layer is fixed, so an image's features are computed once per process.
     """
 
     def __init__(self, shape: tuple[int, int, int], outputs: int) -> None:
         super().__init__()
-        self.transform = Scattering(shape[1:])
         paths = PER_CHANNEL * shape[0]
         grid = (min(GRID, shape[1] // 2**SCALES), min(GRID, shape[2] // 2**SCALES))
-        self.features = nn.Sequential(
-            nn.AdaptiveAvgPool2d(grid), nn.GroupNorm(GROUPS, paths, affine=False), nn.Flatten()
+        trunk = nn.Sequential(
+            Scattering(shape[1:]), nn.AdaptiveAvgPool2d(grid), nn.GroupNorm(GROUPS, paths, affine=False), nn.Flatten()
         )
+        self.features = Remembering(trunk, f"scattering {VERSION}")
         self.head = nn.Linear(paths * math.prod(grid), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        return self.head(self.features(self.transform(x)))
+        return self.head(self.features(x))

@@ -1,14 +1,14 @@
 """Remembered features are computed ones, to the bit, whatever came before; and nothing is kept where it must not be."""
 
 import copy
-import hashlib
 
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor, nn
 
-from tasks.models.memory import OVERHEAD, Memory, Remembering
+from tasks.models.memory import OVERHEAD, Memory, Remembering, Tagger
 
 
 class Counting(nn.Module):
@@ -119,9 +119,47 @@ def test_a_trunk_with_parameters_is_refused() -> None:
         Remembering(nn.Linear(2, 2), "t")
 
 
-def test_the_key_is_the_hash_of_the_images_bytes() -> None:
-    memory, x = Memory(), images(1)
-    Remembering(Counting(), "t", memory)(x.expand(2, -1, -1, -1))
-    digest = hashlib.blake2b(np.ascontiguousarray(x[0].numpy()).tobytes(), digest_size=16).digest()
-    assert len(memory) == 1
-    assert memory.get((f"t cpu torch.float32 {(3, 2, 2)}", digest)) is not None
+def multiply(a: int, b: int) -> int:
+    """Return the product in GF(2^128) in GCM's order of bits (NIST SP 800-38D, algorithm 1)."""
+    product = 0
+    for bit in range(127, -1, -1):
+        if a >> bit & 1:
+            product ^= b
+        b = (b >> 1) ^ (0xE1 << 120 if b & 1 else 0)
+    return product
+
+
+def gmac(key: bytes, message: bytes) -> bytes:
+    """Return the tag under a nonce of zeros, block by block: every block is a coefficient of a polynomial."""
+    block = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+    point, total = int.from_bytes(block(bytes(16))), 0
+    lengths = (8 * len(message)).to_bytes(8) + bytes(8)
+    padded = message + bytes(-len(message) % 16) + lengths
+    for start in range(0, len(padded), 16):
+        total = multiply(total ^ int.from_bytes(padded[start : start + 16]), point)
+    return (total ^ int.from_bytes(block(bytes(15) + b"\x01"))).to_bytes(16)
+
+
+def test_a_tag_holds_all_bytes_of_an_image_and_the_key() -> None:
+    pixels, key = images(3).numpy(), bytes(range(16))
+    found = Tagger(key).tags(pixels)
+    assert found == [gmac(key, one.tobytes()) for one in pixels]
+    assert Tagger().tags(pixels) != Tagger().tags(pixels), "every key is drawn afresh"
+
+
+def test_one_flipped_bit_anywhere_is_another_image() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 5, 7), dtype=np.uint8)  # no whole number of blocks
+    flipped = np.repeat(pixels.reshape(1, -1), 8 * pixels.size, axis=0)
+    for bit in range(len(flipped)):
+        flipped[bit, bit // 8] ^= 1 << bit % 8
+    tags = Tagger().tags(np.concatenate([pixels.reshape(1, -1), flipped]))
+    assert len(set(tags)) == 1 + 8 * pixels.size
+
+
+def test_an_image_that_is_laid_out_in_steps_is_found_again() -> None:
+    memory, x = Memory(), images(4)
+    model = Remembering(Counting(), "t", memory)
+    first = model(x)
+    model(x[:1].expand(2, -1, -1, -1)), model(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+    assert len(memory) == 4
+    assert torch.equal(model(x[::2]), first[::2])
