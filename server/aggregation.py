@@ -1,5 +1,6 @@
 """Sums that do not depend on the order of their terms, to the bit, in memory that does not grow with the hospitals."""
 
+from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -11,6 +12,7 @@ HIGH_BITS = 20
 LOW_BITS = 80
 CARRY = LOW_BITS - HIGH_BITS
 LARGEST = 2.0**38
+BLOCK = 1 << 13
 
 
 @final
@@ -33,21 +35,38 @@ class FixedPointSum:
         """
         if values.shape != self._high.shape:
             raise ValueError(f"shape {values.shape} where {self._high.shape} is expected")
-        if not np.isfinite(values).all():
-            raise ValueError("values that are not finite")
-        if values.size and float(np.abs(values).max()) >= LARGEST:
+        if values.size and not max(float(values.max()), -float(values.min())) < LARGEST:
+            if not np.isfinite(values).all():
+                raise ValueError("values that are not finite")
             raise ValueError(f"values beyond {LARGEST:.3g} in magnitude")
-        high = np.trunc(np.ldexp(values, HIGH_BITS))
-        rest = values - np.ldexp(high, -HIGH_BITS)  # exact: truncation keeps the leading bits of the same float
-        low = np.rint(np.ldexp(rest, LOW_BITS)).astype(np.int64)
-        self._high += high.astype(np.int64)
-        self._low += low
-        self._high += self._low >> CARRY
-        self._low &= (1 << CARRY) - 1
+        for at in _blocks(values.size):
+            self._add_block(at, values[at])
+
+    def _add_block(self, at: slice, values: NDArray[np.float64]) -> None:
+        high_word, low_word = self._high[at], self._low[at]
+        high = values * 2.0**HIGH_BITS  # powers of two: exact
+        np.trunc(high, out=high)
+        rest = high * 2.0**-HIGH_BITS
+        np.subtract(values, rest, out=rest)  # exact: truncation keeps the leading bits of the same float
+        rest *= 2.0**LOW_BITS
+        np.rint(rest, out=rest)
+        low_word += rest.astype(np.int64)
+        high_word += high.astype(np.int64)
+        high_word += low_word >> CARRY
+        low_word &= (1 << CARRY) - 1
 
     def total(self) -> NDArray[np.float64]:
         """Return the sum as float64 (size,)."""
-        # As signed words the low one is small where the sum is small, so that converting it loses nothing there.
-        up = self._low >> (CARRY - 1)
-        high, low = self._high + up, self._low - (up << CARRY)
-        return np.ldexp(high.astype(np.float64), -HIGH_BITS) + np.ldexp(low.astype(np.float64), -LOW_BITS)
+        total = np.empty(self._high.shape)
+        for at in _blocks(total.size):
+            # As signed words the low one is small where the sum is small, so that converting it loses nothing there.
+            up = self._low[at] >> (CARRY - 1)
+            high, low = self._high[at] + up, self._low[at] - (up << CARRY)
+            np.multiply(high.astype(np.float64), 2.0**-HIGH_BITS, out=total[at])
+            total[at] += low.astype(np.float64) * 2.0**-LOW_BITS
+        return total
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    """Cut a vector into pieces that stay in the processor's cache from one operation to the next."""
+    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
