@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, final
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.errors import InputError
 from configs.section import Positive, Section
@@ -57,7 +57,7 @@ class RaySettings(Section):
     roots: dict[str, str] = Field(
         default={}, description="folder of the dataset on a node, by its host name, address or custom resource"
     )
-    patience: Positive = Field(default=30.0, description="seconds that the cluster has to find room for the workers")
+    patience: Positive = Field(default=20.0, description="seconds that the cluster has to find room for the workers")
 
     @field_validator("classes")
     @classmethod
@@ -65,6 +65,11 @@ class RaySettings(Section):
         if REST in value:
             raise ValueError("a class needs a name")
         return value
+
+    @property
+    def placed(self) -> bool:
+        """Whether workers are given places on a cluster's nodes, and have to show that these are fit."""
+        return bool(self.address or self.classes or self.roots)
 
     def sort(self, hospitals: Sequence[str], federation: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the class of each of these hospitals, REST for those that no class names.
@@ -115,3 +120,11 @@ class RuntimeSettings(Section):
     ray: RaySettings = RaySettings()
 
     _gpus = field_validator("gpus_per_hospital")(_whole_or_share)
+
+    @model_validator(mode="after")
+    def _known_to_the_engine(self) -> "RuntimeSettings":
+        if self.engine == "flower":
+            for key in ("classes", "roots"):
+                if getattr(self.ray, key):
+                    raise ValueError(f"ray.{key}: Flower's own engine knows none; set runtime.engine: ray")
+        return self

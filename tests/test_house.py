@@ -18,7 +18,13 @@ MAY_IMPORT = {
 FILES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 ONLY_IN = {
     "opacus": {"clients/gradients.py"},
-    "ray": {"simulation/engines/ray.py", "simulation/engines/ray_cells.py"},
+    "ray": {
+        "simulation/engines/ray.py",
+        "simulation/engines/ray_cells.py",
+        "simulation/engines/ray_classes.py",
+        "simulation/engines/ray_cluster.py",
+        "simulation/engines/ray_node.py",
+    },
     "flwr": {
         "clients/app.py",
         "clients/secure_sum.py",
@@ -33,6 +39,8 @@ ONLY_IN = {
         "simulation/engines/grid.py",
         "simulation/engines/inline.py",
         "simulation/engines/ray.py",
+        "simulation/engines/ray_classes.py",
+        "simulation/engines/ray_node.py",
         "simulation/engines/flower.py",
         "simulation/engines/running.py",
     },

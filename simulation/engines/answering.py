@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 
 from configs import FedwardError
 from simulation.engines.envelope import Envelope, Parcel
+from simulation.engines.memory import cap_gpu_memory, free_memory, memory_words
 
 HOSPITALS_APP = "clients.app:app"
 HOSPITAL_FAILED = 1
@@ -35,7 +36,11 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
     except FedwardError as error:
         return failed(message, str(error))
     except Exception as error:
-        return failed(message, f"{type(error).__name__}: {error}")
+        out_of_memory = memory_words(error)
+        reason = out_of_memory or f"{type(error).__name__}: {error}"
+    if out_of_memory is not None:
+        free_memory()  # out here the error is gone, and the frames that held on to tensors
+    return failed(message, reason)
 
 
 @final
@@ -62,9 +67,7 @@ class HospitalWorker:
         import torch
 
         torch.set_num_threads(1)
-        if 0 < gpu_fraction < 1 and torch.cuda.is_available():
-            # Ray's fractions are scheduling only; without a cap one hospital can starve its neighbours.
-            torch.cuda.set_per_process_memory_fraction(gpu_fraction)
+        cap_gpu_memory(gpu_fraction)
         load_app(app)  # what it imports is there before the first message
 
     def process(self) -> int:

@@ -5,7 +5,7 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
-from typing import Any, cast, final
+from typing import Any, Protocol, cast, final
 
 import ray
 import ray.exceptions
@@ -15,6 +15,7 @@ from configs import RunStoppedError
 from configs.sections import RuntimeSettings
 from simulation.engines.answering import HOSPITALS_APP, HospitalWorker, Request, failed
 from simulation.engines.envelope import Envelope, Parcel
+from simulation.engines.memory import OUT_OF_MEMORY
 from simulation.engines.schedule import Batch, Job, Schedule
 
 WAIT = 0.2  # seconds that one look waits for a reply
@@ -28,9 +29,11 @@ ENVIRONMENT = {
 
 
 def connect(runtime: RuntimeSettings) -> None:
-    """Start Ray on this machine, or join the cluster at `runtime.ray.address`; once per process."""
+    """Start Ray on this machine, or join the cluster at `runtime.ray.address`; once per process and address."""
     if ray.is_initialized():
-        return
+        if not _JOINED or [runtime.ray.address] == _JOINED:  # nothing: somebody else started it for us
+            return
+        disconnect()
     os.environ.update(ENVIRONMENT)
     quiet: dict[str, Any] = {
         "log_to_driver": False,
@@ -42,11 +45,15 @@ def connect(runtime: RuntimeSettings) -> None:
             # A cluster has its own idea of its CPUs: never pass num_cpus with an address.
             ray.init(address=runtime.ray.address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
         else:
-            ray.init(include_dashboard=False, **quiet)
+            # "local": without an address Ray would join whatever cluster somebody has started on this machine.
+            ray.init(address="local", include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = runtime.ray.address or "this machine"
         raise RunStoppedError(f"Ray did not start on {where}: {str(error).splitlines()[0]}") from error
+    _JOINED[:] = [runtime.ray.address]
 
+
+_JOINED: list[str | None] = []  # the address, None for a Ray of our own; nothing before the first connection
 
 # Workers outlive a run: a study's next cell need not import torch again.
 _RESTING: dict[tuple[float, float], list[Any]] = {}
@@ -94,10 +101,60 @@ def workers_that_fit(runtime: RuntimeSettings) -> int:
 
 
 def warm_workers(runtime: RuntimeSettings, hospitals: int | None) -> None:
-    """Start Ray and its workers, which then import what they need while the driver reads its data."""
+    """Start Ray and its workers, which then import what they need while the driver reads its data.
+
+    On a cluster workers are started when their places are known.
+    """
     connect(runtime)
+    if runtime.ray.placed:
+        return
     started = [start_worker(runtime) for _ in range(min(workers_that_fit(runtime), hospitals or 10**6))]
     _RESTING.setdefault(_kind(runtime), []).extend(started)
+
+
+class Crew(Protocol):
+    """Where a dispatcher's workers come from."""
+
+    @property
+    def size(self) -> int:
+        """How many workers there may be."""
+        ...
+
+    def start(self, number: int, app: str) -> Any:
+        """Return a worker for this place, 0..size-1; the first, or the successor of a dead one."""
+        ...
+
+    def check(self) -> None:
+        """Raise RunStoppedError where a worker cannot be used after all."""
+        ...
+
+    def rest(self, worker: Any) -> None:
+        """Take back a worker that has nothing to do."""
+        ...
+
+
+@final
+class OwnCrew:
+    """Workers anywhere in Ray, which rest between the runs of this process."""
+
+    def __init__(self, runtime: RuntimeSettings) -> None:
+        self._runtime = runtime
+
+    @property
+    def size(self) -> int:
+        """How many workers fit."""
+        return workers_that_fit(self._runtime)
+
+    def start(self, number: int, app: str) -> Any:
+        """Return a resting worker, or a new one."""
+        return start_worker(self._runtime, app)
+
+    def check(self) -> None:
+        """Workers on this machine have nothing to show."""
+
+    def rest(self, worker: Any) -> None:
+        """Keep the worker for the next run."""
+        _RESTING.setdefault(_kind(self._runtime), []).append(worker)
 
 
 def _kind(runtime: RuntimeSettings) -> tuple[float, float]:
@@ -112,18 +169,17 @@ class RayDispatcher:
     ahead. A dead worker is replaced; the message that it died over is answered with an error.
     """
 
-    def __init__(self, runtime: RuntimeSettings, hospitals: int, app: str = HOSPITALS_APP) -> None:
+    def __init__(
+        self, runtime: RuntimeSettings, hospitals: int, app: str = HOSPITALS_APP, crew: Crew | None = None
+    ) -> None:
         connect(runtime)
-        self._runtime = runtime
+        self._crew = OwnCrew(runtime) if crew is None else crew
         self._app = app
-        self._workers = [self._start() for _ in range(min(hospitals, workers_that_fit(runtime)))]
+        self._workers = [self._crew.start(number, app) for number in range(min(hospitals, self._crew.size))]
         self._schedule = Schedule(len(self._workers))
         self._open: dict[str, tuple[Message, Context]] = {}  # sent or waiting, by message id
         self._asked: defaultdict[int, deque[Any]] = defaultdict(deque)  # by worker, in the order of its batches
         self._stored: dict[str, tuple[ArrayRecord, Any]] = {}  # the latest broadcast, and where the store has it
-
-    def _start(self) -> Any:
-        return start_worker(self._runtime, self._app)
 
     def processes(self) -> list[int]:
         """Return the process ids of the workers (for tests and for `doctor`)."""
@@ -138,12 +194,21 @@ class RayDispatcher:
             self._schedule.add(Job(metadata.message_id, metadata.dst_node_id, metadata.message_type, size))
         self._send()
 
-    def collect(self) -> list[Message]:
-        """Return the replies of one batch, waiting a little for it; error replies for what a worker died over."""
-        first = {asked[0]: worker for worker, asked in self._asked.items() if asked}
+    def due(self) -> dict[Any, int]:
+        """Return the batches that may be answered next, each with its worker."""
+        return {asked[0]: worker for worker, asked in self._asked.items() if asked}
+
+    def collect(self, wait: float = WAIT) -> list[Message]:
+        """Return the replies of one batch, waiting a little for it; error replies for what a worker died over.
+
+        Raises:
+            RunStoppedError: a worker cannot be used, see :meth:`Crew.check`.
+        """
+        self._crew.check()
+        first = self.due()
         if not first:
             return []
-        done, _ = ray.wait(list(first), num_returns=1, timeout=WAIT)
+        done, _ = ray.wait(list(first), num_returns=1, timeout=wait)
         replies = [reply for task in done for reply in self._take(first[task], task)]
         self._send()  # before anyone looks at the replies: workers should not wait for that
         return replies
@@ -163,10 +228,10 @@ class RayDispatcher:
 
     def _replace(self, worker: int, error: Exception) -> list[Message]:
         ray.kill(self._workers[worker])
-        self._workers[worker] = self._start()
+        self._workers[worker] = self._crew.start(worker, self._app)
         self._asked[worker].clear()
         lost = [self._open.pop(job.key)[0] for job in self._schedule.died(worker, time.monotonic())]
-        return [failed(message, f"worker died: {type(error).__name__}") for message in lost]
+        return [failed(message, death_words(error)) for message in lost]
 
     def _learn(self, job: Job, reply: Message) -> None:
         """Take note of the units that a hospital says it has: public terms, and a measure of its work."""
@@ -206,18 +271,34 @@ class RayDispatcher:
             if self._asked[number]:
                 ray.kill(worker)
             else:
-                _RESTING.setdefault(_kind(self._runtime), []).append(worker)
+                self._crew.rest(worker)
         self._workers, self._schedule = [], Schedule(0)
         self._open, self._stored = {}, {}
         self._asked.clear()
+
+
+def death_words(error: Exception) -> str:
+    """Say of what a worker died; memory that ran out on its node is told from all else, with what to set."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "low on memory" in str(error):
+        return f"worker died: its node ran {OUT_OF_MEMORY}"
+    return f"worker died: {type(error).__name__}"
 
 
 def _arrays(message: Message) -> dict[str, ArrayRecord]:
     return {name: record for name, record in message.content.items() if isinstance(record, ArrayRecord)}
 
 
+def end_resting() -> None:
+    """End the resting workers: they hold CPUs that others wait for."""
+    for workers in _RESTING.values():
+        for worker in workers:
+            ray.kill(worker)
+    _RESTING.clear()
+
+
 def disconnect() -> None:
     """End the resting workers and leave Ray."""
     _RESTING.clear()
+    _JOINED.clear()
     if ray.is_initialized():
         ray.shutdown()

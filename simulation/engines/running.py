@@ -43,9 +43,14 @@ def run_engine(experiment: Experiment, settings: ServerSettings, hospitals: int,
 
         app(LocalGrid(InlineDispatcher(), hospitals, site_settings), context)
         return
-    from simulation.engines.ray import RayDispatcher
+    if runtime.ray.placed:
+        from simulation.engines.ray_classes import ClusterDispatcher
 
-    dispatcher = RayDispatcher(runtime, hospitals)
+        dispatcher = ClusterDispatcher(experiment, hospitals, site_settings)
+    else:
+        from simulation.engines.ray import RayDispatcher
+
+        dispatcher = RayDispatcher(runtime, hospitals)
     try:
         app(LocalGrid(dispatcher, hospitals, site_settings), context)
     finally:
