@@ -1,15 +1,16 @@
 """What a hospital agrees to before the first round: sample rate, noise, steps. Pure and public."""
 
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
-import privacy
+from clients.calibration import Noise, calibrated, found_noise, noise_of_rates
 from configs import Experiment
 from configs.errors import InputError
 from tasks.partition import Deal
+
+__all__ = ["Plan", "calibrated", "noise_shares", "noise_to_tell", "plan_deal", "plans", "sample_rates"]
 
 
 @final
@@ -84,7 +85,8 @@ def plans(experiment: Experiment, units: Mapping[str, int], records: Mapping[str
     rates = sample_rates(units, experiment.training.batch_size, experiment.training.batch)
     steps = experiment.training.rounds * experiment.training.local_steps
     clip = settings.clipping_norm if settings.clips else None
-    noise = {name: _noise(experiment, rates[name], steps) for name in units}
+    noises = _noises(experiment, set(rates.values()), steps)
+    noise = {name: noises[rates[name]] for name in units}
     added = noise
     if settings.mechanism == "distributed":
         # One noise for all: each is as safe as the one that needs most. Below s / sqrt(m - t - d) a share never is.
@@ -145,6 +147,17 @@ def _check_colluders(experiment: Experiment, hospitals: int) -> None:
             )
 
 
+def noise_to_tell(experiment: Experiment, planned: Iterable[Plan]) -> tuple[Noise, ...]:
+    """Return the noise that a budget was calibrated to, for the other processes of a simulation; empty without one."""
+    settings = experiment.privacy
+    if not settings.claims or settings.budget is None:
+        return ()
+    rates = {plan.sample_rate for plan in planned}
+    return found_noise(
+        settings.budget, settings.delta, rates, experiment.training.rounds * experiment.training.local_steps
+    )
+
+
 def plan_deal(experiment: Experiment, parts: Deal) -> dict[str, Plan]:
     """Return the plan of every hospital that trains; one that trains alone plans as it would in its federation."""
     planning = parts.federation if experiment.privacy.mechanism == "alone" else parts.hospitals
@@ -153,32 +166,16 @@ def plan_deal(experiment: Experiment, parts: Deal) -> dict[str, Plan]:
     return {h.name: found[h.name] for h in parts.hospitals}
 
 
-def _noise(experiment: Experiment, sample_rate: float, steps: int) -> float:
+def _noises(experiment: Experiment, rates: Collection[float], steps: int) -> dict[float, float]:
+    """Return the noise multiplier of each of these sample rates."""
     settings = experiment.privacy
     if settings.mechanism == "noise_only":
         # Nothing is clipped: the multiplier is taken of the nominal clipping norm.
-        return (settings.noise_multiplier or 0.0) * settings.clipping_norm
+        return dict.fromkeys(rates, (settings.noise_multiplier or 0.0) * settings.clipping_norm)
     if not settings.claims:
-        return 0.0
+        return dict.fromkeys(rates, 0.0)
     if settings.noise_multiplier is not None:
-        return settings.noise_multiplier
+        return dict.fromkeys(rates, settings.noise_multiplier)
     if settings.budget is None:
         raise InputError(f"privacy.epsilon: mechanism '{settings.mechanism}' needs a budget.")
-    return calibrated(settings.budget, settings.delta, sample_rate, steps)
-
-
-@functools.lru_cache(maxsize=1024)
-def calibrated(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """Return the noise multiplier for a budget; cached, since hospitals with equal rates share it.
-
-    Rounded up to seven significant digits: the last bits of a calibration depend on how many threads its linear
-    algebra had, and a hospital that restarts elsewhere must not find that its own ledger disagrees with it.
-    """
-    try:
-        value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
-    except ValueError as error:
-        raise InputError(
-            f"privacy.epsilon: no noise reaches epsilon {epsilon:g} at delta {delta:g}; raise one of them."
-        ) from error
-    step = 10.0 ** (math.floor(math.log10(value)) - 6)
-    return float(f"{math.ceil(value / step - 1e-6) * step:.7g}")
+    return noise_of_rates(settings.budget, settings.delta, rates, steps)

@@ -1,11 +1,12 @@
 """One hospital as it stands: its records, its plan, its ledger, and what it refuses."""
 
 import functools
+import gc
 import json
 import os
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 from urllib.parse import quote
@@ -15,7 +16,8 @@ import torch
 import tasks
 from clients.alarm import Alarm, AlarmLog
 from clients.alarm_probes import Probes, make_probes
-from clients.gradients import discard_engines, engine
+from clients.calibration import Noise, tell
+from clients.gradients import GradientEngine, discard_engines, engine
 from clients.local import local_update
 from clients.planning import Plan, plan_deal
 from clients.sampling import draws_of_round, misses_round
@@ -33,7 +35,12 @@ from tasks.views import view
 
 CHECKED_IMAGES = 4
 LOGGED_IMAGES = 16  # of a draw, read for the hospital's own alarm log
+MOST_SITES = 4096  # hospitals that a process keeps open
 LOCAL_FAILURE = "local training failed; the cause is in the hospital's own log, beside its ledger"
+OUT_OF_MEMORY = (
+    "out of memory in local training: raise runtime.gpus_per_hospital so that fewer hospitals share a GPU "
+    "(without one, lower runtime.workers), or choose a smaller task.width or task.image_size"
+)
 
 
 class RefusalError(Exception):
@@ -54,12 +61,14 @@ class SiteSettings:
         root: the hospital stream's root; whoever knows it can subtract the noise.
         ledgers: folder of the ledger files.
         device: "cpu" or "cuda".
+        noise: what is calibrated already; it spares the search, and is priced again before it is believed.
     """
 
     experiment: Experiment
     root: str
     ledgers: Path
     device: str = "cpu"
+    noise: tuple[Noise, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the settings, readable by the owner only."""
@@ -68,6 +77,7 @@ class SiteSettings:
             "root": self.root,
             "ledgers": str(self.ledgers),
             "device": self.device,
+            "noise": [asdict(one) for one in self.noise],
         }
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -79,8 +89,9 @@ class SiteSettings:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             experiment = Experiment.model_validate(content["experiment"])
-            return SiteSettings(experiment, content["root"], Path(content["ledgers"]), content["device"])
-        except (OSError, ValueError, KeyError) as error:
+            noise = tuple(Noise(**one) for one in content.get("noise", []))
+            return SiteSettings(experiment, content["root"], Path(content["ledgers"]), content["device"], noise)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a hospital's settings file; write it again.") from error
 
 
@@ -119,14 +130,12 @@ class Site:
         """Run the self-check on random images and return its relative error.
 
         On random images and not on the hospital's own: the figure leaves the hospital, and nothing was charged for it.
+        The images are the same for all, so that one check serves all hospitals of a process.
 
         Raises:
             RunStoppedError: if the engine's gradients are wrong.
         """
-        checked = engine(self.spec, self.loss, self.settings.device)
-        checked.load(initial_weights(self.spec, seed=0))
-        images, targets = random_examples(self.spec, CHECKED_IMAGES)
-        return check_clipped_sum(checked, images, targets, self.plan.clipping_norm or 1.0)
+        return _checked(self.spec, self.loss, self.settings.device, self.plan.clipping_norm or 1.0)
 
     def release(
         self, round_number: int, spec: ModelSpec, weights: Mapping[str, torch.Tensor], broadcast: str
@@ -139,7 +148,8 @@ class Site:
 
         Raises:
             RefusalError: vetting, straggling, a repeated round, or an exhausted budget.
-            LocalTrainingError: after the charge; its text is always the same, and the cause stays in the own log.
+            LocalTrainingError: after the charge; its text is one of two that never change, and the cause stays in the
+                own log.
         """
         experiment = self.settings.experiment
         self._vet(round_number, spec, weights, broadcast)
@@ -150,7 +160,7 @@ class Site:
             if experiment.hospitals.alarm != "off":
                 self._log_own(round_number, spec, weights)
             arrays = local_update(
-                engine=engine(spec, self.loss, self.settings.device),
+                engine=self._engine(spec),
                 weights=dict(weights),
                 records=self.records,
                 unit_rows=self.units,
@@ -163,10 +173,18 @@ class Site:
                 size=self.spec.shape[1:],
             )
         except Exception as error:  # whatever it is, its words may tell which records were drawn
-            discard_engines()
             self._log(round_number, error)
-            raise LocalTrainingError(LOCAL_FAILURE) from None
-        return Release(arrays=arrays, records=self.plan.units, spend=spend)
+            failure = OUT_OF_MEMORY if _is_out_of_memory(error) else LOCAL_FAILURE
+        else:
+            return Release(arrays=arrays, records=self.plan.units, spend=spend)
+        # Out here the error is gone, and with it the frames that hold on to tensors.
+        discard_engines()
+        if failure == OUT_OF_MEMORY:
+            _empty_caches()
+        raise LocalTrainingError(failure) from None
+
+    def _engine(self, spec: ModelSpec) -> GradientEngine:
+        return engine(spec, self.loss, self.settings.device)
 
     def _vet(self, round_number: int, spec: ModelSpec, weights: Mapping[str, torch.Tensor], broadcast: str) -> None:
         """Refuse another architecture: with fewer outputs, a round would fail when certain classes were drawn.
@@ -177,7 +195,7 @@ class Site:
         allowed = spec if self.settings.experiment.hospitals.vetting == "refuse" else replace(spec, block=None)
         if allowed != self.spec:
             raise RefusalError("the model that was sent is not the agreed one")
-        if not engine(spec, self.loss, self.settings.device).fits(weights):
+        if not self._engine(spec).fits(weights):
             raise RefusalError("the weights that were sent do not fit the model")
         mode = self.settings.experiment.hospitals.alarm
         if mode == "off" or not 1 <= round_number <= self.settings.experiment.training.rounds:
@@ -193,9 +211,7 @@ class Site:
                 self.spec, settings.experiment.task, derive(settings.root, "alarm", self.plan.hospital) % 2**31
             )
             file = ledger_file(settings.ledgers, self.plan.hospital).with_suffix(".alarm.log")
-            self._watching = Alarm(
-                self.spec, lambda spec: engine(spec, self.loss, settings.device), probes, AlarmLog(file)
-            )
+            self._watching = Alarm(self.spec, self._engine, probes, AlarmLog(file))
         return self._watching
 
     def _log_own(self, round_number: int, spec: ModelSpec, weights: Mapping[str, torch.Tensor]) -> None:
@@ -255,12 +271,36 @@ class Site:
         return spend
 
 
+@functools.lru_cache(maxsize=16)
+def _checked(spec: ModelSpec, loss: LossName, device: str, clipping_norm: float) -> float:
+    """Run the self-check of this process' engine once for all its hospitals; a failure is never remembered."""
+    checked = engine(spec, loss, device)
+    checked.load(initial_weights(spec, seed=0))
+    images, targets = random_examples(spec, CHECKED_IMAGES)
+    return check_clipped_sum(checked, images, targets, clipping_norm)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: torch has a type for it on a GPU, and only words on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _empty_caches() -> None:
+    """Give back what torch keeps for later: the next hospital of this process starts with all there is."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @functools.lru_cache(maxsize=4)
 def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan], Task, str]:
     """Load and deal once per process; every hospital of this process shares the memory-mapped images."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     settings = SiteSettings.read(settings_path)
+    tell(settings.noise)
     task = tasks.get(settings.experiment.task)
     splits = task.load()
     records, _ = splits.parts(settings.experiment.task.holdout)
@@ -268,7 +308,7 @@ def _hospitals(settings_path: str) -> tuple[SiteSettings, Deal, dict[str, Plan],
     return settings, parts, plan_deal(settings.experiment, parts), task, splits.fingerprint
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=MOST_SITES)
 def site(settings_path: str, partition: int) -> Site:
     """Return the hospital with this index, of the node's settings file."""
     settings, parts, planned, task, fingerprint = _hospitals(settings_path)

@@ -99,11 +99,11 @@ class HospitalStrategy(Strategy):
     ) -> Iterable[Message]:
         """Make one message per hospital of the cohort: the round, the model as JSON, and its weights."""
         honest = {name: array.numpy() for name, array in arrays.items()}
-        names = list(self._members)
+        places = {name: place for place, name in enumerate(self._members)}
         messages: list[Message] = []
         packed: tuple[object, ArrayRecord] = (honest, arrays)
         for member in self.cohort(server_round):
-            to = Addressee(member.hospital, names.index(member.hospital), len(names))
+            to = Addressee(member.hospital, places[member.hospital], len(places))
             spec, weights = self._chair.broadcast(server_round, self._model.spec, honest, to)
             if packed[0] is not weights:
                 packed = (weights, ArrayRecord({n: Array(np.asarray(w)) for n, w in weights.items()}))
@@ -121,15 +121,16 @@ class HospitalStrategy(Strategy):
         """
         total = FixedPointSum(self._model.size)
         released: set[str] = set()
-        asked = {m.hospital for m in self.cohort(server_round)}
+        open_for = {m.hospital for m in self.cohort(server_round)}
         for reply in replies:
-            reason = self._add(server_round, reply, total, asked - released)
+            reason = self._add(server_round, reply, total, open_for)
             record = cast(ConfigRecord, reply.content["reply"])
             hospital = str(record["hospital"])
             if reason is not None:
                 self._events.write("declined", round=server_round, hospital=hospital, reason=reason)
                 continue
             released.add(hospital)
+            open_for.discard(hospital)
             self._events.write("released", round=server_round, hospital=hospital)
         needed = self.needed(server_round)
         metrics = MetricRecord({"releases": len(released), "needed": needed})

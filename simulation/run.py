@@ -13,6 +13,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from clients.gradients import discard_engines
+from clients.planning import noise_to_tell
 from clients.site import SiteSettings
 from configs import HOSPITALS, Experiment, InputError, root_of
 from configs.adversary import AttackName, Placement
@@ -23,7 +24,7 @@ from simulation.again import check_again
 from simulation.announcing import announce_views
 from simulation.attacking import AttackResults, run_attacks
 from simulation.engines.running import prepare_environment, run_engine
-from simulation.evaluation import Evaluator, names_of
+from simulation.evaluation import Evaluator, last_clean_round, names_of
 from simulation.folder import RunFolder, versions
 from simulation.pools import Pools, make_pools
 from simulation.predictions import predictions_of, write_predictions
@@ -85,12 +86,13 @@ def _simulate(experiment: Experiment, out: Path, *, resume: bool, console: Conso
             return Run(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
         started = time.monotonic()
         pools = make_pools(setup) if experiment.attacked_rounds else None
-        _federate(setup, folder, pools, console)
+        evaluator = Evaluator(setup)
+        _federate(setup, folder, pools, evaluator, console)
         discard_engines()  # the hospitals' buffers are as large as what was sent to them
         attacks = AttackResults([], [])
         if pools is not None:
             attacks = run_attacks(setup, folder, pools, experiment.adversary.attacks)
-        summary = _finish(setup, folder, pools, attacks, time.monotonic() - started)
+        summary = _finish(setup, folder, pools, attacks, evaluator, time.monotonic() - started)
         if report:
             from simulation.report.build import build_report
 
@@ -124,14 +126,16 @@ def attack_again(path: Path, names: Sequence[AttackName], placement: Placement |
         seconds = 0.0
         if folder.summary.is_file():
             seconds = json.loads(folder.summary.read_text(encoding="utf-8"))["seconds"]
-        summary = _finish(setup, folder, pools, attacks, seconds)
+        summary = _finish(setup, folder, pools, attacks, Evaluator(setup), seconds)
         from simulation.report.build import build_report
 
         build_report(folder.path)
         return Run(folder.path, summary)
 
 
-def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Console | None) -> None:
+def _federate(
+    setup: Setup, folder: RunFolder, pools: Pools | None, evaluator: Evaluator, console: Console | None
+) -> None:
     """Run the engine, with the watcher beside it; returns when the last model was evaluated."""
     experiment = setup.experiment
     prepare_environment(folder.path)
@@ -139,7 +143,8 @@ def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Con
     if pools is not None:
         save_public(server.public_data, pools.public)
     device = "cuda" if experiment.runtime.gpus_per_hospital > 0 else "cpu"
-    site = SiteSettings(experiment, root_of(experiment.seed, HOSPITALS), folder.ledgers, device)
+    noise = noise_to_tell(experiment, setup.plans.values())
+    site = SiteSettings(experiment, root_of(experiment.seed, HOSPITALS), folder.ledgers, device, noise)
     site.save(folder.site_settings)
     checkpoints = folder.path / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
@@ -151,19 +156,24 @@ def _federate(setup: Setup, folder: RunFolder, pools: Pools | None, console: Con
         announce_views(setup, folder.path, console)
     display = ProgressDisplay(console or Console(quiet=True), experiment.training.rounds, folder.path.name)
     if not folder.model.is_file():
-        with display, Watcher(folder.events, checkpoints, Evaluator(setup), display):
+        with display, Watcher(folder.events, checkpoints, evaluator, display):
             run_engine(experiment, server, hospitals, folder.site_settings)
-    with Watcher(folder.events, checkpoints, Evaluator(setup), None):
+    with Watcher(folder.events, checkpoints, evaluator, None):
         pass  # a run that was stopped between its last round and its last evaluation is caught up here
 
 
 def _finish(
-    setup: Setup, folder: RunFolder, pools: Pools | None, attacks: AttackResults, seconds: float
+    setup: Setup,
+    folder: RunFolder,
+    pools: Pools | None,
+    attacks: AttackResults,
+    evaluator: Evaluator,
+    seconds: float,
 ) -> dict[str, Any]:
     """Write the tables and the summary."""
     experiment = setup.experiment
     table = rounds_table(folder.events)
-    hospitals = hospital_rows(setup, folder, table)
+    hospitals = hospital_rows(setup, folder)
     table.to_csv(folder.path / "rounds.csv", index=False)
     pd.DataFrame([flat(row) for row in hospitals]).to_csv(folder.path / "hospitals.csv", index=False)
     folder.attacks.unlink(missing_ok=True)  # of an earlier attack on the same views
@@ -171,9 +181,8 @@ def _finish(
         pd.DataFrame(attacks.targets).to_csv(folder.attacks, index=False)
     last = experiment.training.rounds
     measured = names_of(setup.task)
-    clean = max((r for r in experiment.evaluated_rounds if r not in experiment.attacked_rounds), default=None)
+    clean = last_clean_round(experiment)
     before = None if clean in (None, last) else folder.path / "checkpoints" / f"round-{clean:06d}.safetensors"
-    evaluator = Evaluator(setup)
     final = evaluator.judge(read_arrays(folder.model)[0])
     undisturbed = None if before is None else evaluator.judge(read_arrays(before)[0])
     kept = (final, last) if undisturbed is None or clean is None else (undisturbed, clean)

@@ -12,13 +12,17 @@ from clients.site import ledger_file
 from privacy import Epsilon, Ledger
 from server.central import central_plan, ledger_of
 from server.events import read_events
-from simulation.evaluation import names_of
+from simulation.evaluation import MANY, names_of
 from simulation.folder import RunFolder
 from simulation.setup import Setup
+from tasks.base import Records
 
 
 def rounds_table(events: Path) -> pd.DataFrame:
-    """Return one row per finished round: asked, released, seconds, and utility where it was measured."""
+    """Return one row per finished round: asked, released, seconds, and utility where it was measured.
+
+    Each hospital's own utility stands beside it, unless there are so many that the table could not be read.
+    """
     rows: dict[int, dict[str, Any]] = {}
     started: dict[int, float] = {}
     for event, _ in read_events(events):
@@ -33,35 +37,35 @@ def rounds_table(events: Path) -> pd.DataFrame:
         elif kind == "evaluated":
             row = rows.setdefault(event["round"], {"round": event["round"]})
             row.update(event["metrics"])
+            if len(event["hospitals"]) >= MANY:
+                continue
             for name, metrics in event["hospitals"].items():
                 row.update({f"{metric}[{name}]": value for metric, value in metrics.items()})
     return pd.DataFrame([rows[r] for r in sorted(rows) if "released" in rows[r]])
 
 
-def utility_after(
-    table: pd.DataFrame, metrics: Sequence[str], round_number: int, hospital: str | None = None
-) -> dict[str, float | None]:
-    """Return these metrics after a round, overall or of one hospital; empty where they were not measured."""
+def utility_after(table: pd.DataFrame, metrics: Sequence[str], round_number: int) -> dict[str, float | None]:
+    """Return these metrics after a round; empty where they were not measured."""
     found = table[table["round"] == round_number]
     if not len(found):
         return {}
     row = found.iloc[0]
-    columns = {m: m if hospital is None else f"{m}[{hospital}]" for m in metrics}
-    return {m: _number(row[c]) for m, c in columns.items() if c in row}
+    return {m: _number(row[m]) for m in metrics if m in row}
 
 
-def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[dict[str, Any]]:
+def hospital_rows(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
     """Return one row per hospital: its terms, what its ledger says was spent, and its utility."""
     settings = setup.experiment.privacy
     last = setup.experiment.training.rounds
     metrics = names_of(setup.task)
-    declined = _declined(folder.events)
+    declined, measured = _declined(folder.events), _own_utility(folder.events, last)
+    records = {h.name: h.records for h in setup.deal.hospitals}
     rows: list[dict[str, Any]] = []
     for name, plan in setup.plans.items():
         path = ledger_file(folder.ledgers, name)
-        ledger = Ledger.open(path)
+        ledger = Ledger.open(path) if path.is_file() else Ledger(path)  # who was never asked has none
         price = ledger.price(settings.delta) if plan.claims else None
-        several = largest_unit(setup, name)
+        several = largest_unit(setup, records[name])
         whole = ledger.price(settings.delta, several) if price is not None and several > 1 else None
         rows.append(
             {
@@ -81,9 +85,9 @@ def hospital_rows(setup: Setup, folder: RunFolder, table: pd.DataFrame) -> list[
                 "larger_unit": setup.task.unit if several > 1 else None,
                 "images_in_larger_unit": several if several > 1 else None,
                 "epsilon_larger_unit": _claim(whole),
-                "metrics": utility_after(table, metrics, last, name) or None,
+                "metrics": {m: _number(v) for m, v in measured.get(name, {}).items() if m in metrics} or None,
                 "declined": declined.get(name, 0),
-                "ledger": str(path.relative_to(folder.path)),
+                "ledger": str(path.relative_to(folder.path)) if path.is_file() else None,
             }
         )
     return rows
@@ -129,14 +133,13 @@ def central_row(setup: Setup, folder: RunFolder, releases: Sequence[int]) -> dic
     }
 
 
-def largest_unit(setup: Setup, hospital: str) -> int:
-    """Return how many images the largest lesion or scan of a hospital has, where images are drawn one by one; else 1.
+def largest_unit(setup: Setup, records: Records) -> int:
+    """Return how many images the largest lesion or scan of these has, where images are drawn one by one; else 1.
 
     Somebody with so many images in the data pays more than the price of one image.
     """
     if setup.experiment.unit != "image":
         return 1
-    records = next(h.records for h in setup.deal.hospitals if h.name == hospital)
     _, counts = np.unique(records.units, return_counts=True)
     return int(counts.max(initial=1))
 
@@ -163,6 +166,15 @@ def _declined(events: Path) -> dict[str, int]:
     for event, _ in read_events(events):
         if event["event"] == "declined":
             found[event["hospital"]] = found.get(event["hospital"], 0) + 1
+    return found
+
+
+def _own_utility(events: Path, round_number: int) -> dict[str, dict[str, float | None]]:
+    """Return the metrics of every hospital's own held-out records after a round."""
+    found: dict[str, dict[str, float | None]] = {}
+    for event, _ in read_events(events):
+        if event["event"] == "evaluated" and event["round"] == round_number:
+            found = event["hospitals"]
     return found
 
 

@@ -68,6 +68,6 @@ class Watcher:
             round_number = int(path.stem.removeprefix("round-"))
             if round_number not in self._evaluated:
                 arrays, _ = read_arrays(path)
-                overall, by_hospital = self._evaluator.measure(arrays)
+                overall, by_hospital = self._evaluator.measure(arrays, round_number)
                 self._evaluated.add(round_number)
                 self._log.write("evaluated", round=round_number, metrics=overall, hospitals=by_hospital)

@@ -5,7 +5,7 @@ from typing import Any
 
 from simulation.measures import Measure, guesses_of, label, leading, scale_start
 from simulation.report import phrases
-from simulation.report.figures_attacks import MOST_ROWS, copies_figure, recognised_figure
+from simulation.report.figures_attacks import copies_figure, recognised_figure
 from simulation.report.frame import (
     LEFT,
     RIGHT,
@@ -20,6 +20,7 @@ from simulation.report.frame import (
     upright_axis,
 )
 from simulation.report.loading import RunFiles, number
+from simulation.report.many import MANY, spent, spread
 from simulation.report.numbers import counted, decimal, significant
 from simulation.report.outcomes import Outcome
 from simulation.report.plot import (
@@ -96,33 +97,37 @@ def utility_figure(run: RunFiles) -> Figure | None:
 
 
 def epsilon_figure(summary: Summary) -> Figure | None:
-    """Draw every hospital's budget, exactly and as Opacus' RDP accountant would print it."""
-    claimed = [h for h in summary["hospitals"] if h["epsilon"]][:MOST_ROWS]
-    if not claimed:
+    """Draw every hospital's budget, or how those of many spread, exactly and as Opacus' RDP accountant prints it."""
+    spending = [h for h in summary["hospitals"] if spent(h)]  # who was never asked spent 0, which no decade shows
+    if not spending:
         return None
-    values = [float(h["epsilon"]["upper"]) for h in claimed]
-    values += [float(h["epsilon_opacus_rdp"]) for h in claimed if h["epsilon_opacus_rdp"] is not None]
+    everybody = len(summary["hospitals"])
+    many = everybody > MANY
+    shown = spread(spending, spent) if many else [("", h) for h in spending]
+    values = [v for _, h in shown for v in (spent(h), h["epsilon_opacus_rdp"]) if v]
     low, high = min(*values, 1.0) / 2, max(*values, 1000.0) * 2
     rows = [
         ChartRow(
-            str(h["name"]),
+            f"{place}: {h['name']}" if place else str(h["name"]),
             f"ε {significant(h['epsilon']['upper'])}; RDP {significant(h['epsilon_opacus_rdp'])}",
             (
-                Dot(h["epsilon_opacus_rdp"], "ring", "s2"),
+                Dot(h["epsilon_opacus_rdp"] or None, "ring", "s2"),
                 Dot(h["epsilon"]["upper"], "disc", "s1", (low, float(h["epsilon"]["upper"]))),
             ),
         )
-        for h in claimed
+        for place, h in shown
     ]
-    title = "The privacy budget that every hospital spent"
+    title = "The privacy budgets that hospitals spent" if many else "The privacy budget that every hospital spent"
     ticks = [(t, significant(t)) for t in decades(low, high)]
     axis = "ε, logarithmic: to the left is more private"
     svg = row_chart(title, rows, logarithmic(low, high, 8, RIGHT - 4), ticks, axis)
     caption = (
-        f"ε per {phrases.per_unit(summary)} over the whole run, at delta {significant(claimed[0]['delta'])}: "
+        f"ε per {phrases.per_unit(summary)} over the whole run, at delta {significant(spending[0]['delta'])}: "
         "the upper end of the bracket, which may be claimed, and what the RDP accountant of Opacus would "
         "print for the same noise and steps."
     )
+    if (idle := sum(spent(h) == 0 for h in summary["hospitals"])) > 0:
+        caption += f" {counted(idle, 'hospital')} of {everybody:,} released nothing and spent nothing."
     legend = (
         (legend_mark("disc", "s1"), "spent, at most (exact accounting)"),
         (legend_mark("ring", "s2"), "what RDP (Opacus) would print"),

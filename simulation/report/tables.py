@@ -6,6 +6,7 @@ from typing import Any, final
 
 from simulation.measures import leading
 from simulation.report import phrases
+from simulation.report.many import MANY, ends, ends_note
 from simulation.report.numbers import DASH, counted, decimal, significant
 
 Summary = dict[str, Any]
@@ -41,6 +42,9 @@ def cut(rows: Sequence[tuple[str, ...]], file: str) -> tuple[tuple[tuple[str, ..
 def hospital_table(summary: Summary) -> Table:
     """Return data, noise, budget and utility of every hospital."""
     measure = leading(summary)
+    everybody = summary["hospitals"]
+    many = len(everybody) > MANY
+    shown = ends(everybody, lambda h: (h["metrics"] or {}).get(measure.key)) if many else everybody
     rows = [
         (
             str(h["name"]),
@@ -56,13 +60,14 @@ def hospital_table(summary: Summary) -> Table:
             significant(h["delta"]) if h["epsilon"] else DASH,
             _own(h, summary, measure.key),
         )
-        for h in summary["hospitals"]
+        for h in shown
     ]
-    kept, note = cut(rows, "hospitals.csv")
+    kept, note = (tuple(rows), ends_note(everybody, len(rows))) if many else cut(rows, "hospitals.csv")
     of = f"parts of {phrases.heldout(summary)}"
+    who = "hospitals" if many else "every hospital"
     unit = phrases.per_unit(summary)
     return Table(
-        f"What every hospital gave and spent. ε is per {unit} and for the whole run (all noisy steps), at "
+        f"What {who} gave and spent. ε is per {unit} and for the whole run (all noisy steps), at "
         f"the δ of its row; what may be claimed is 'at most'. {measure.label} is of the final model on the "
         f"held-out images of that hospital, {of}, with its 95% interval where there are enough; "
         f"{decimal(measure.guess)} is guessing.",

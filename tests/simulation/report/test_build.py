@@ -148,11 +148,12 @@ def test_nulls_everywhere_still_make_a_page(tmp_path: Path):
     assert "No attack was tried" in page.text
 
 
-def test_many_hospitals_make_a_band_and_a_cut_table(tmp_path: Path):
+def test_many_hospitals_make_a_band_and_a_table_of_those_at_the_ends(tmp_path: Path):
     content = summary(8.0, attacked=False, names=tuple(f"h{k}" for k in range(80)))
     page = Page(built(write_run(tmp_path / "run", content)))
     assert "range over 80 hospitals" in page.text
-    assert "20 more rows in hospitals.csv." in page.text
+    assert "Named are those that spent most and least" in page.text
+    assert "70 more rows in hospitals.csv." in page.text
 
 
 def test_sentences_are_made_anew_from_the_numbers(tmp_path: Path):
