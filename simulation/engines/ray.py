@@ -120,7 +120,7 @@ class Crew(Protocol):
         """How many workers there may be."""
         ...
 
-    def start(self, number: int, app: str) -> Any:
+    def start(self, number: int, app: str, /) -> Any:
         """Return a worker for this place, 0..size-1; the first, or the successor of a dead one."""
         ...
 

@@ -2,20 +2,26 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Protocol, final
 
 import ray
 import ray.exceptions
 
 from configs import RunStoppedError
-from configs.sections import RuntimeSettings
+from configs.runtime import REST, RuntimeSettings
 from simulation.cell_jobs import Job, Watching
+from simulation.engines.memory import cap_gpu_memory
+from simulation.engines.nodes import Terms, offered
 from simulation.engines.ray import WAIT, connect, disconnect
+from simulation.engines.ray_cluster import ClusterCrew, Places, check_roots
+from simulation.engines.ray_node import Joined, join_node
 
 
-@ray.remote(max_restarts=0)
+@final
 class CellWorker:
-    """An actor that runs one cell after the other: torch is imported once, and a hospital's data are read once."""
+    """What an actor is: it runs one cell after the other; torch is imported once, and a dataset is read once."""
 
     def __init__(self, gpu_fraction: float) -> None:
         import torch
@@ -24,9 +30,7 @@ class CellWorker:
 
         assert simulation.run
         torch.set_num_threads(1)
-        if 0 < gpu_fraction < 1 and torch.cuda.is_available():
-            # Ray's fractions are scheduling only; without a cap one cell can starve its neighbours.
-            torch.cuda.set_per_process_memory_fraction(gpu_fraction)
+        cap_gpu_memory(gpu_fraction)
 
     def run(self, job: Job) -> str | None:
         """Run a cell; return why it failed, or None."""
@@ -35,11 +39,67 @@ class CellWorker:
         return attempt(job)
 
 
+@final
+class ClusterCellWorker:
+    """The same on a cluster: it runs no cell before it has joined, and reads the data where they lie on its node."""
+
+    def __init__(self, gpu_fraction: float) -> None:
+        self._worker = CellWorker(gpu_fraction)
+        self._root: str | None = None
+
+    def join(self, terms: Terms) -> Joined | str:
+        """Show that the node is fit; returns as `join_node`."""
+        joined = join_node(terms)
+        self._root = joined.root if isinstance(joined, Joined) else None
+        return joined
+
+    def run(self, job: Job) -> str | None:
+        """Run a cell; return why it failed, or None."""
+        if self._root is None:  # what join answered stops the study
+            return "its node has not shown that it is fit"
+        own = job.experiment.updated(task={"root": self._root})
+        return self._worker.run(replace(job, experiment=own))
+
+
+class _Crew(Protocol):
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        ...
+
+    def start(self, number: int, /) -> Any:
+        """Return a worker for this place."""
+        ...
+
+    def check(self) -> None:
+        """Raise RunStoppedError where a worker cannot be used after all."""
+        ...
+
+
+@final
+class _OwnCrew:
+    """Workers on this machine."""
+
+    def __init__(self, runtime: RuntimeSettings, jobs: int) -> None:
+        self._runtime = runtime
+        self.size = _places(runtime, jobs)
+
+    def start(self, number: int, /) -> Any:
+        cpus, gpus = self._runtime.cpus_per_hospital, self._runtime.gpus_per_hospital
+        actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(CellWorker)
+        return actor.remote(gpus)
+
+    def check(self) -> None:
+        pass
+
+
 def run_cells(jobs: Sequence[Job], runtime: RuntimeSettings, watching: Watching) -> dict[str, str]:
     """Run cells side by side, each in a worker of its own.
 
     The cell of a worker that dies is taken up again where it stopped, up to `runtime.retries` times. Where the cells
-    run on several machines (`runtime.ray.address`), the study's folder lies where all of them find it.
+    run on several machines (`runtime.ray.address`), the study's folder lies where all of them find it, and every node
+    shows first that it does, and that it has the same data. Classes of hospitals do not matter: a cell trains all of
+    its hospitals where it runs.
 
     Args:
         jobs: in the order in which they start.
@@ -51,36 +111,48 @@ def run_cells(jobs: Sequence[Job], runtime: RuntimeSettings, watching: Watching)
         The failed cells, each with its reason.
 
     Raises:
-        RunStoppedError: if Ray does not start, or has less than one cell needs.
+        InputError: `runtime.ray.roots` names what is no node.
+        RunStoppedError: if Ray does not start, or has less than one cell needs, or a node is not fit.
     """
     disconnect()  # the resting workers of an earlier run would hold the CPUs that ours wait for
-    connect(runtime)
-    try:
-        return _run(deque(jobs), _places(runtime, len(jobs)), runtime, watching)
-    finally:
-        disconnect()  # ends the workers too, whatever stopped us
+    with ExitStack() as stack:
+        stack.callback(disconnect)  # ends the workers too, whatever stopped us
+        connect(runtime)
+        crew = _on_nodes(jobs, runtime, stack) if runtime.ray.placed else _OwnCrew(runtime, len(jobs))
+        return _run(deque(jobs), crew, runtime, watching)
 
 
-def _run(waiting: deque[Job], places: int, runtime: RuntimeSettings, watching: Watching) -> dict[str, str]:
+def _on_nodes(jobs: Sequence[Job], runtime: RuntimeSettings, stack: ExitStack) -> ClusterCrew:
+    """Take places on a cluster; workers join as they start."""
+    everyone = runtime.model_copy(update={"ray": runtime.ray.model_copy(update={"classes": {}})})
+    terms = stack.enter_context(offered(jobs[0].folder.parent, jobs[0].experiment.task, runtime.ray.roots))
+    check_roots(runtime)
+    places = Places(everyone, {REST: len(jobs)})
+    stack.callback(places.close)
+    return ClusterCrew(places, REST, terms, everyone, ClusterCellWorker)
+
+
+def _run(waiting: deque[Job], crew: _Crew, runtime: RuntimeSettings, watching: Watching) -> dict[str, str]:
     failures: dict[str, str] = {}
     deaths: Counter[str] = Counter()
-    idle = [_start(runtime) for _ in range(places)]
-    running: dict[Any, tuple[Any, Job]] = {}
+    idle = [(number, crew.start(number)) for number in range(crew.size)]
+    running: dict[Any, tuple[int, Any, Job]] = {}
     while waiting or running:
         while waiting and idle:
-            worker, job = idle.pop(), waiting.popleft()
-            running[worker.run.remote(job)] = (worker, job)
+            (number, worker), job = idle.pop(), waiting.popleft()
+            running[worker.run.remote(job)] = (number, worker, job)
             watching.started(job)
         done, _ = ray.wait(list(running), num_returns=1, timeout=WAIT)
+        crew.check()
         watching.look()
         for task in done:
-            worker, job = running.pop(task)
+            number, worker, job = running.pop(task)
             try:
                 error = ray.get(task)
-                idle.append(worker)
+                idle.append((number, worker))
             except ray.exceptions.RayError as death:
                 ray.kill(worker)
-                idle.append(_start(runtime))
+                idle.append((number, crew.start(number)))
                 deaths[job.name] += 1
                 why = f"its worker died ({type(death).__name__})"
                 if deaths[job.name] <= runtime.retries:
@@ -92,12 +164,6 @@ def _run(waiting: deque[Job], places: int, runtime: RuntimeSettings, watching: W
             if error is not None:
                 failures[job.name] = error
     return failures
-
-
-def _start(runtime: RuntimeSettings) -> Any:
-    options = {"num_cpus": runtime.cpus_per_hospital, "num_gpus": runtime.gpus_per_hospital}
-    worker: Any = CellWorker
-    return worker.options(**options).remote(runtime.gpus_per_hospital)
 
 
 def _places(runtime: RuntimeSettings, jobs: int) -> int:

@@ -15,6 +15,7 @@ from simulation.engines.answering import HOSPITALS_APP
 from simulation.engines.nodes import offered
 from simulation.engines.ray import WAIT, RayDispatcher, connect, end_resting
 from simulation.engines.ray_cluster import ClusterCrew, Places, check_roots
+from simulation.engines.ray_node import ClusterWorker
 from tasks.dealing import deal_experiment
 
 
@@ -45,7 +46,9 @@ class ClusterDispatcher:
             check_roots(runtime)
             places = Places(runtime, counts)
             self._stack.callback(places.close)
-            self.crews = {name: ClusterCrew(places, name, terms, site_settings, runtime) for name in counts}
+            self.crews = {
+                name: ClusterCrew(places, name, terms, runtime, ClusterWorker, site_settings) for name in counts
+            }
             self._dispatchers = {
                 name: RayDispatcher(runtime, counts[name], app, crew) for name, crew in self.crews.items()
             }

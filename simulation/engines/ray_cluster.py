@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import ray
@@ -16,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from configs import InputError, RunStoppedError
 from configs.runtime import REST, RuntimeSettings, Strategy
 from simulation.engines.nodes import Terms
-from simulation.engines.ray_node import ClusterWorker, Joined
+from simulation.engines.ray_node import Joined
 
 LOOK = 0.25  # seconds between two looks for room
 
@@ -163,8 +162,20 @@ def room_for(bundle: Mapping[str, float], nodes: list[Counter[str]]) -> int:
 class ClusterCrew:
     """The workers of one class, which join before they work."""
 
-    def __init__(self, places: Places, name: str, terms: Terms, settings: Path, runtime: RuntimeSettings) -> None:
-        self._places, self._name, self._terms, self._settings = places, name, terms, settings
+    def __init__(self, places: Places, name: str, terms: Terms, runtime: RuntimeSettings, role: type, *told: object):
+        """Take the places of a class.
+
+        Args:
+            places: of the run.
+            name: of the class.
+            terms: what every node has to agree with.
+            runtime: the settings.
+            role: what the workers are: made with their share of a GPU and what `start` is given, joined with the
+                terms and what follows.
+            told: what else a worker is told as it joins.
+        """
+        self._places, self._name, self._terms = places, name, terms
+        self._role, self._told = role, told
         self._patience, self._timeout = runtime.ray.patience, runtime.timeout
         self._joining: dict[Any, float] = {}  # answers that are still to come, and since when they are awaited
         self.joined: list[Joined] = []  # for tests, and for whoever asks where a class runs
@@ -174,7 +185,7 @@ class ClusterCrew:
         """How many workers there are places for."""
         return self._places.group(self._name).bundle_count
 
-    def start(self, number: int, app: str) -> Any:
+    def start(self, number: int, /, *given: object) -> Any:
         """Start the worker of one place; it gets no message before its node has shown that it is fit."""
         asked = self._places.asked[self._name]
         where = PlacementGroupSchedulingStrategy(self._places.group(self._name), placement_group_bundle_index=number)
@@ -185,9 +196,9 @@ class ClusterCrew:
             "scheduling_strategy": where,
             "max_restarts": 0,
         }
-        actor: Any = ray.remote(**options)(ClusterWorker)
-        worker = actor.remote(asked.bundle.get("GPU", 0), app)
-        self._joining[worker.join.remote(self._terms, self._settings)] = time.monotonic()
+        actor: Any = ray.remote(**options)(self._role)
+        worker = actor.remote(asked.bundle.get("GPU", 0), *given)
+        self._joining[worker.join.remote(self._terms, *self._told)] = time.monotonic()
         return worker
 
     def wait(self) -> None:
@@ -211,7 +222,8 @@ class ClusterCrew:
             self._look(0.0, deadly=False)
 
     def _look(self, wait: float, *, deadly: bool) -> None:
-        done, pending = ray.wait(list(self._joining), num_returns=1, timeout=wait)
+        ray.wait(list(self._joining), num_returns=1, timeout=wait)
+        done, pending = ray.wait(list(self._joining), num_returns=len(self._joining), timeout=0)
         for answer in done:
             del self._joining[answer]
             try:
