@@ -1,4 +1,4 @@
-"""The dispatcher on Ray's workers: a death costs no other hospital its answer, and broadcasts are nobody's to change."""
+"""The dispatcher on Ray's workers: a death costs no other hospital its answer, and broadcasts are nobody's."""
 
 from pathlib import Path
 
