@@ -47,13 +47,17 @@ def simulate(
 
     Example: fedward simulate demo --set privacy.mechanism=local --set privacy.epsilon=8
     """
-    from simulation.run import simulate as run_experiment
-    from simulation.showing import show_run
+    from simulation.engines.running import warm_up
 
     loaded = load_config(config, settings, engine)
     experiment = loaded.experiment if isinstance(loaded, Study) else loaded
+    folder = folder_of(out, config)
+    warm_up(experiment, folder, meanwhile="simulation.run")
+    from simulation.run import simulate as run_experiment
+    from simulation.showing import show_run
+
     shown = console()
-    run = run_experiment(experiment, folder_of(out, config), resume=resume, console=shown)
+    run = run_experiment(experiment, folder, resume=resume, console=shown)
     if as_json:
         print_json(run.summary)
     show_run(run, shown)

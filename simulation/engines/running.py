@@ -1,10 +1,17 @@
 """Run the coordinator over the engine that the experiment names."""
 
+import contextlib
+import importlib
 import os
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from configs import Experiment
-from server.settings import ServerSettings
+from configs import Experiment, RunStoppedError
+from configs.sections import TWINS
+
+if TYPE_CHECKING:
+    from server.settings import ServerSettings
 
 
 def prepare_environment(folder: Path) -> None:
@@ -15,7 +22,34 @@ def prepare_environment(folder: Path) -> None:
     os.environ.setdefault("FLWR_HOME", str(folder / ".flwr"))
 
 
-def run_engine(experiment: Experiment, settings: ServerSettings, hospitals: int, site_settings: Path) -> None:
+def warm_up(experiment: Experiment, folder: Path, meanwhile: str) -> None:
+    """Start Ray and its workers, which take longest to be ready, as soon as it is known that they will be needed.
+
+    Whatever is wrong is said by the run itself, in its turn.
+
+    Args:
+        experiment: the run; with another engine nothing happens.
+        folder: of the run; nothing is written.
+        meanwhile: a module that the driver needs next: imported while Ray starts.
+    """
+    if experiment.runtime.engine != "ray":
+        return
+    prepare_environment(folder)
+    from simulation.engines.ray import warm_workers
+
+    # From here on Ray imports nothing of ours, and what we import nothing of Ray: no two threads load one module.
+    threading.Thread(target=_load, args=(meanwhile,), daemon=True).start()
+    single = experiment.privacy.mechanism in TWINS
+    with contextlib.suppress(RunStoppedError):
+        warm_workers(experiment.runtime, 1 if single else experiment.hospitals.count)
+
+
+def _load(module: str) -> None:
+    with contextlib.suppress(Exception):  # whoever imports it next sees why
+        importlib.import_module(module)
+
+
+def run_engine(experiment: Experiment, settings: "ServerSettings", hospitals: int, site_settings: Path) -> None:
     """Run the federation to its end, or raise what stopped it."""
     runtime = experiment.runtime
     if runtime.engine == "flower":
