@@ -19,8 +19,8 @@ from server.adversary.base import (
     Trace,
     Weights,
 )
-from server.adversary.bins import measurement
-from server.adversary.public_model import decode, encode, fit, usable_images
+from server.adversary.fitting import LAST, content
+from server.adversary.public_model import decode, encode, usable_images
 from tasks.models import ModelSpec, WideBlock
 
 WEIGHT, BIAS, CENTRE = "wide.units.weight", "wide.units.bias", "wide.centre"
@@ -71,8 +71,8 @@ class DataTraps(Attack):
         if spec.block is not None:
             raise ValueError("the model to plant in already carries a wide block")
         even = _without_sides(usable_images(public.images, spec.shape))
-        model, rows = fit(PublicData(even, public.description), spec.shape, _COMPONENTS), self.settings.rows
-        bins = measurement(model, model.encode(even), rows)
+        asked = spec.shape, _COMPONENTS, self.settings.rows
+        rows, (model, bins) = self.settings.rows, LAST.get(content(even, *asked), even, *asked)
         slopes = CEILING / np.diff(bins.edges)
         block = WideBlock(rows=rows, ceiling=CEILING, gain=LOGIT_SHIFT / (CEILING * rows), scale=model.scale)
         planted = {f"core.{name}": value for name, value in weights.items()}

@@ -31,7 +31,7 @@ class Features:
 def features(rows: Rows, model: PublicModel) -> Features:
     """Return the rows' coordinates along the public components, their energy and bias."""
     energy = np.einsum("rd,rd->r", rows.weight, rows.weight)
-    return Features(rows.weight @ model.components.T, energy, rows.bias)
+    return Features(model.coordinates(rows.weight), energy, rows.bias)
 
 
 def evidence(seen: Features, model: PublicModel, at: Level) -> NDArray[np.float64]:

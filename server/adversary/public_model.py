@@ -1,7 +1,7 @@
 """What the adversary's own images teach it: a centre, a scale, and how images vary around them."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import scipy.fft
@@ -15,6 +15,7 @@ from tasks.models.build import PIXEL_MEAN, PIXEL_STD
 FEWEST_IMAGES = 8
 _MOST_FITTED = 2_000  # more images sharpen no component that a row can use, and cost cubic time
 _MOST_VALUES = 2**27  # float32 numbers held at once while fitting: half a gigabyte
+_AT_ONCE = 2**21  # values of the components that are in double precision at the same time
 _SYNTHETIC = 256
 _REHEARSED = 32
 _SEED = 20_231  # the adversary's own constant: no seed of a hospital reaches this package
@@ -53,6 +54,25 @@ class PublicModel:
         """Map uint8 images (n, channels, height, width) to z, float32 (n, D)."""
         return encode(images, self.centre, self.scale)
 
+    def coordinates(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the coordinates of z (n, D) along the components, float64 (n, r); components are copied in parts."""
+        found = np.zeros((len(z), len(self.components)))
+        for part in self._parts():
+            found += z[:, part] @ self.components[:, part].T
+        return found
+
+    def spanned(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the z (n, D) that lies in the components' span and has these coordinates (n, r), float64."""
+        z = np.empty((len(coordinates), self.components.shape[1]))
+        for part in self._parts():
+            np.matmul(coordinates, self.components[:, part], out=z[:, part])
+        return z
+
+    def _parts(self) -> list[slice]:
+        """Return slices of the dimensions, so few each that the components in double precision stay small."""
+        step = max(1, _AT_ONCE // len(self.components))
+        return [slice(start, start + step) for start in range(0, self.components.shape[1], step)]
+
 
 def encode(
     images: NDArray[np.uint8] | NDArray[np.float32], centre: NDArray[np.float32], scale: float
@@ -64,7 +84,11 @@ def encode(
     flat = images.reshape(len(images), len(centre)).astype(np.float32)
     if images.dtype == np.uint8:
         flat /= np.float32(255)
-    return np.float32(scale) * ((flat - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD) - centre)
+    flat -= np.float32(PIXEL_MEAN)  # in place: public images at 224 pixels are half a gigabyte
+    flat /= np.float32(PIXEL_STD)
+    flat -= centre
+    flat *= np.float32(scale)
+    return flat
 
 
 def decode(
@@ -153,7 +177,9 @@ def _principal(z: NDArray[np.float32], components: int) -> NDArray[np.float32]:
     if len(directions) == 0:  # all public images are the same one
         directions = np.ones((1, dimension))
     # Orthonormal to rounding: the noise in the coordinates has to be white for the false-alarm level to hold.
-    return np.ascontiguousarray(np.linalg.qr(directions.T.astype(np.float64))[0].T.astype(np.float32))
+    columns = directions.T.astype(np.float64, order="F")
+    q: Any = scipy.linalg.qr(columns, overwrite_a=True, mode="economic", check_finite=False)[0]  # in place: it is large
+    return np.ascontiguousarray(q.T, dtype=np.float32)
 
 
 def _describe(
@@ -165,7 +191,11 @@ def _describe(
 ) -> PublicModel:
     coordinates = held @ basis.T
     left = held - coordinates @ basis
-    spectrum = np.mean(cosines(left, shape).astype(np.float64) ** 2, axis=0)
+    spectrum = np.zeros(held.shape[1])
+    step = max(1, _AT_ONCE // held.shape[1])
+    for start in range(0, len(held), step):
+        spectrum += np.sum(cosines(left[start : start + step], shape).astype(np.float64) ** 2, axis=0)
+    spectrum /= max(1, len(held))
     # A few held-out images say little about a single frequency, more about its neighbourhood.
     smooth = scipy.ndimage.gaussian_filter(spectrum.reshape(shape), (0, *[1.5] * (len(shape) - 1))).ravel()
     residual = (len(held) * spectrum + 10 * smooth) / (len(held) + 10)

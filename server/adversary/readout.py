@@ -72,11 +72,11 @@ def read_denoised(rows: Rows, model: PublicModel, at: Level) -> NDArray[np.float
     """
     size = at.amplitudes(rows.bias)[:, None]
     noise = at.std**2
-    coordinates = rows.weight @ model.components.T
+    coordinates = model.coordinates(rows.weight)
     share = size * model.variances / (size**2 * model.variances + noise)
     left = model.variances * noise / (size**2 * model.variances + noise)
     mean = share * coordinates
-    normal = rows.slope[:, None] * (model.components @ rows.direction)
+    normal = rows.slope[:, None] * model.coordinates(rows.direction[None])
     reach = np.einsum("rc,rc->r", normal, mean)
     certainty = np.einsum("rc,rc->r", normal**2, left) + 1 / 12  # a uniform place within the slab of width 1
     target = 0.5 - rows.offset
@@ -84,9 +84,9 @@ def read_denoised(rows: Rows, model: PublicModel, at: Level) -> NDArray[np.float
     sign = np.where(2 * size[:, 0] * rows.bias / noise + 2 * target * reach / certainty < 0, -1.0, 1.0)
     mean = sign[:, None] * mean
     mean += left * normal * ((target - sign * reach) / certainty)[:, None]
-    rest = cosines(rows.weight - coordinates @ model.components, model.shape)
+    rest = cosines(rows.weight - model.spanned(coordinates), model.shape)
     rest *= sign[:, None] * size * model.residual / (size**2 * model.residual + noise)
-    return mean @ model.components + cosines(rest, model.shape, inverse=True)
+    return model.spanned(mean) + cosines(rest, model.shape, inverse=True)
 
 
 def prefers_denoised(rows: Rows, model: PublicModel, at: Level) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.scoring.assignment import Pairing, pair
+from simulation.scoring.assignment import Pairing, pair, unpaired
 from simulation.scoring.exact_tests import clopper_pearson, mcnemar_p
 from simulation.scoring.identification import Decoys, Informed, decoy_ranks, informed_ranks
 from simulation.scoring.paper import PAPER_SSIM, PaperScore, paper_score
@@ -134,8 +134,8 @@ def score_reconstruction(
     """
     if len(ranked) != len(decoys.index):
         raise ValueError(f"{len(ranked)} targets are ranked, but there are decoys for {len(decoys.index)}")
-    paired = pair(truths, guesses, mean_image)
     nulls = _nulls(truths, noise_guesses, mean_image)
+    paired = pair(truths, guesses, mean_image, without=nulls["mean_image"])
     null_name, null = _stronger(nulls)
     recovered, by_null = paired.ssim > RECOVERED_SSIM, null.ssim > RECOVERED_SSIM
     fresh = _nulls(decoys.pool[fresh_rows(decoys.index, truths[:1].size)], noise_guesses, mean_image, len(truths))
@@ -172,9 +172,10 @@ def score_reconstruction(
 
 def _nulls(truths: Images, noise_guesses: Images, mean_image: Images, batch: int | None = None) -> dict[str, Pairing]:
     """Return what is known without an attack: the public mean, and the attack's readout of pure noise."""
+    nothing = unpaired(truths, mean_image)
     return {
-        "mean_image": pair(truths, noise_guesses[:0], mean_image),
-        "noise_only": pair(truths, noise_guesses, mean_image, batch),
+        "mean_image": nothing,
+        "noise_only": pair(truths, noise_guesses, mean_image, batch, without=nothing),
     }
 
 

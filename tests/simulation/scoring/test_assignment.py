@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from simulation.scoring.assignment import UNPAIRED, pair
-from simulation.scoring.similarity import squared_errors, ssim
+from simulation.scoring.assignment import UNPAIRED, pair, unpaired
+from simulation.scoring.similarity import ncc, psnr, squared_errors, ssim, ssim_to
 
 MEAN = np.full((3, 8, 8), 0.5)
 
@@ -69,3 +69,31 @@ def test_a_thousand_by_a_thousand_takes_seconds():
     paired = pair(truths, guesses, np.full((3, 64, 64), 0.5))
     assert paired.index.tolist() == list(range(999, -1, -1))
     assert time.process_time() - start < 40  # about 8 s on one core
+
+
+@pytest.mark.parametrize("guesses", [0, 3, 9, 14])
+@pytest.mark.parametrize("batch", [None, 4])
+def test_what_is_known_without_guesses_is_computed_once_and_changes_no_bit(guesses, batch):
+    rng = np.random.default_rng(guesses)
+    truths, shown = rng.random((9, 3, 8, 9)), rng.random((guesses, 3, 8, 9)).astype(np.float32)
+    mean = rng.random((3, 8, 9)).astype(np.float32)
+    nothing = unpaired(truths, mean)
+    found, alone = pair(truths, shown, mean, batch, without=nothing), pair(truths, shown, mean, batch)
+    assert (found.index[:4] == UNPAIRED).sum() == max(0, 4 - guesses) or batch is None
+    beside = np.stack([shown[k] if k != UNPAIRED else mean for k in found.index]).astype(np.float64)
+    for one in (found, alone):
+        np.testing.assert_array_equal(one.index, found.index)
+        np.testing.assert_array_equal(one.ssim, ssim(truths, beside))
+        np.testing.assert_array_equal(one.psnr, psnr(truths, beside))
+        np.testing.assert_array_equal(one.ncc, ncc(truths, beside))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (1, 7, 8, 9)])
+def test_likeness_to_one_image_is_likeness_to_so_many_copies(shape, monkeypatch):
+    monkeypatch.setattr("simulation.scoring.similarity._BLOCK", 4)
+    rng = np.random.default_rng(0)
+    images, one = rng.integers(0, 256, (9, *shape), dtype=np.uint8), rng.random(shape)
+    np.testing.assert_array_equal(ssim_to(images, one), ssim(images, np.repeat(one[None], 9, axis=0)))
+    assert ssim_to(images[:0], one).shape == (0,)
+    with pytest.raises(ValueError, match="equal shapes"):
+        ssim_to(images, one[:, :-1])
