@@ -64,6 +64,7 @@ def prepare(experiment: Experiment, splits: Splits | None = None) -> Setup:
     shares = _shares(experiment, [h.name for h in dealt.federation], heldout)
     names = [h.name for h in dealt.hospitals]
     _check_quorum(experiment, names)
+    experiment.runtime.ray.sort(names, [h.name for h in dealt.federation])
     if experiment.adversary.placement != "none":
         check_adversary(experiment, task, names)
     if experiment.privacy.mechanism == "central":

@@ -45,6 +45,8 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
         reason = out_of_memory or f"{type(error).__name__}: {error}"
     if out_of_memory is not None:
         free_memory()  # out here the error is gone, and the frames that held on to tensors
+        if message.metadata.message_type == "query.introduce":  # later the coordinator knows the name
+            reason = f"hospital {int(context.node_config['partition-id']) + 1} of the deal is {reason}"
     return failed(message, reason)
 
 

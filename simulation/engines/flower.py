@@ -16,7 +16,7 @@ from clients.app import app as client_app
 from configs import RunStoppedError
 from configs.sections import RuntimeSettings
 from server.app import app as server_app
-from simulation.engines.ray import ENVIRONMENT, disconnect
+from simulation.engines.ray import ENVIRONMENT, connect, count_nodes, disconnect
 
 
 def run_flower(config: dict[str, str], runtime: RuntimeSettings, hospitals: int, site_settings: Path) -> None:
@@ -29,6 +29,8 @@ def run_flower(config: dict[str, str], runtime: RuntimeSettings, hospitals: int,
         RunStoppedError: with what stopped the run.
     """
     disconnect()  # our resting workers would hold the CPUs that Flower's actors wait for
+    if runtime.ray.address:
+        _check_single_node(runtime)
     os.environ.update({**ENVIRONMENT, SETTINGS_VARIABLE: str(site_settings)})
     logging.getLogger("flwr").setLevel(logging.ERROR)
     crashed = threading.Event()
@@ -61,6 +63,18 @@ def run_flower(config: dict[str, str], runtime: RuntimeSettings, hospitals: int,
         raise RunStoppedError(f"Flower's engine stopped: {str(cause.__cause__ or cause).splitlines()[0]}") from error
     finally:
         disconnect()
+
+
+def _check_single_node(runtime: RuntimeSettings) -> None:
+    """Refuse several nodes: Flower's actors do not show that theirs has the run's folder and the same data."""
+    connect(runtime)
+    nodes = count_nodes()
+    disconnect()
+    if nodes > 1:
+        raise RunStoppedError(
+            f"runtime.engine: on the {nodes} nodes at {runtime.ray.address} Flower's own engine would not look whether "
+            f"each has the same data; set it to ray."
+        )
 
 
 def _stop_with_engine(grid: Grid, crashed: threading.Event) -> None:

@@ -288,6 +288,11 @@ def _arrays(message: Message) -> dict[str, ArrayRecord]:
     return {name: record for name, record in message.content.items() if isinstance(record, ArrayRecord)}
 
 
+def count_nodes() -> int:
+    """Return how many nodes are alive."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
 def end_resting() -> None:
     """End the resting workers: they hold CPUs that others wait for."""
     for workers in _RESTING.values():

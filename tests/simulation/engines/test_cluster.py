@@ -165,6 +165,19 @@ def test_a_root_of_a_node_that_is_not_there_is_refused(experiment: Experiment, c
         ClusterDispatcher(on(experiment, cluster, roots={"wienna": "/data"}), 4, tmp_path / ".hospitals.json")
 
 
+def test_a_class_of_nobody_is_refused_before_anything_is_written(experiment: Experiment, tmp_path: Path) -> None:
+    wrong = experiment.updated(runtime={"ray": {"classes": {"far": {"hospitals": ["viena_dias"]}}}})
+    with pytest.raises(InputError, match=r"classes\.far\.hospitals: .* did you mean 'vienna_dias'\?"):
+        simulate(wrong, tmp_path / "run", report=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_flowers_own_engine_is_refused_on_several_nodes(experiment: Experiment, cluster: str, tmp_path: Path) -> None:
+    flower = experiment.updated(runtime={"engine": "flower", "ray": {"address": cluster}})
+    with pytest.raises(RunStoppedError, match=r"runtime\.engine: on the 2 nodes at .* set it to ray"):
+        simulate(flower, tmp_path / "run", report=False)
+
+
 class Quiet:
     def started(self, job: Job) -> None: ...
     def lost(self, job: Job, why: str) -> None: ...

@@ -112,6 +112,7 @@ def test_a_hospital_that_runs_out_of_gpu_memory_says_what_to_set_and_leaves_noth
             alive.pop()
 
     @app.train()
+    @app.query("introduce")
     def train(message: Message, context: Context) -> Message:
         held = [Held()]
         held.append(held)  # a circle: only the collector ends it
@@ -121,14 +122,16 @@ def test_a_hospital_that_runs_out_of_gpu_memory_says_what_to_set_and_leaves_noth
     gc.disable()
     try:
         message = Message(RecordDict(), dst_node_id=2, message_type="train")
-        context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
+        context = Context(run_id=1, node_id=2, node_config={"partition-id": 4}, state=RecordDict(), run_config={})
         reply = answer(app, message, context)
     finally:
         gc.enable()
     assert reply.error.reason == OUT_OF_GPU_MEMORY
+    first = Message(RecordDict(), dst_node_id=2, message_type="query.introduce")
+    assert answer(app, first, context).error.reason == f"hospital 5 of the deal is {OUT_OF_GPU_MEMORY}"
     assert "runtime.gpus_per_hospital" in OUT_OF_GPU_MEMORY
     assert "17" not in reply.error.reason
-    assert gpu == [("emptied", 0)]
+    assert gpu == [("emptied", 0), ("emptied", 0)]
     assert not alive
 
 
