@@ -2,14 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import privacy
 from configs import InputError
-from privacy.ledger import verify
 from simulation.cli_options import Json, print_json
+
+if TYPE_CHECKING:  # scipy takes longer to import than all else that a command needs to start
+    import privacy
 
 Delta = Annotated[float, typer.Option(help="delta in (0, 1)")]
 Rate = Annotated[float, typer.Option(help="probability that a record is drawn in a step")]
@@ -27,7 +28,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def as_content(price: privacy.Epsilon) -> dict[str, Any]:
+def as_content(price: "privacy.Epsilon") -> dict[str, Any]:
     """Return a price as JSON content."""
     return {
         "lower": finite(price.lower),
@@ -47,6 +48,8 @@ def epsilon(
     as_json: Json = False,
 ) -> None:
     """Price DP-SGD: the epsilon of so many Poisson-subsampled Gaussian steps, add/remove one record (or unit)."""
+    import privacy
+
     try:
         price = privacy.unit_epsilon(
             noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, records=records
@@ -64,6 +67,8 @@ def noise(
     as_json: Json = False,
 ) -> None:
     """Calibrate: the smallest noise multiplier that keeps a budget."""
+    import privacy
+
     try:
         value = privacy.noise_multiplier(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
     except ValueError as error:
@@ -78,6 +83,9 @@ def ledger(
     as_json: Json = False,
 ) -> None:
     """Check the chain of ledgers and price them together: what somebody in all of them has spent."""
+    import privacy
+    from privacy.ledger import verify
+
     spends: list[privacy.Spend] = []
     unprotected = 0
     rows: list[dict[str, Any]] = []
