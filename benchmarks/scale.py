@@ -1,4 +1,4 @@
-"""How a federation grows: 10 to 10,000 hospitals through the real `simulate`, each size in a process of its own.
+"""How a federation grows: 10 to 10,000 hospitals through `fedward simulate`, each size in a process of its own.
 
     python benchmarks/scale.py                       # 10 to 10,000 hospitals, a few images each, cohort of 200
     python benchmarks/scale.py --images 50 --sizes 1000 --repeat 5
@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a script's folder is first on the path, not the project's
+PRESET = ROOT / "configs" / "thousand_hospitals.yaml"
 
 SIZES = (10, 100, 1000, 10_000)
 IMAGES = 5  # per hospital: a phantom of 50 times 10,000 images would take an hour to draw
 HELD_OUT = 0.1
+RATE = 0.1  # of an image to be drawn in a step
 SPARE = 1.116  # so that 10,000 hospitals of 5 images and 1,000 of 50 are dealt from the preset's own phantom
 LOOK = 0.2  # seconds between two looks at memory
 TIMES = ("start", "round", "end", "total")
@@ -41,12 +42,10 @@ Row = dict[str, Any]
 def main() -> None:
     """Measure and print."""
     options = _options()
-    if options.child:
-        _child(options)
-        return
-    experiment = _settings(options, max(options.sizes))
-    print(f"preparing a phantom of {experiment.task.phantom_images:,} images ...", file=sys.stderr)
-    subprocess.run([sys.executable, "-c", _LOAD, json.dumps(experiment.model_dump(mode="json"))], check=True, cwd=ROOT)
+    print("writing the phantom, unless it is in the cache ...", file=sys.stderr)
+    subprocess.run(
+        [sys.executable, "-c", _LOAD, PRESET, *_overrides(options, max(options.sizes))], check=True, cwd=ROOT
+    )
     runs: list[Row] = []
     for _ in range(options.repeat):
         for size in options.sizes:
@@ -58,11 +57,10 @@ def main() -> None:
 
 
 _LOAD = """
-import json, sys
-import tasks
-from configs import Experiment
-tasks.get(Experiment.model_validate(json.loads(sys.argv[1])).task).load()
+import sys, configs, tasks
+tasks.get(configs.load(sys.argv[1], sys.argv[2:]).task).load()
 """
+_RUN = "from simulation.cli import main; main()"
 
 
 def _options() -> argparse.Namespace:
@@ -76,45 +74,34 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--engine", choices=("inline", "ray", "flower"), default="ray")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each size; claims take 5 and more")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--out", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _settings(options: argparse.Namespace, hospitals: int) -> Any:
-    from configs import Experiment, load
-
-    found = load(ROOT / "configs" / "thousand_hospitals.yaml")
-    assert isinstance(found, Experiment)
-    most = max(options.sizes)
-    skewed = options.partition == "size"
+def _overrides(options: argparse.Namespace, hospitals: int) -> list[str]:
+    """Return what `--set` changes in the preset."""
     # One phantom for all sizes, so that only the number of hospitals differs; a skewed deal keeps what it is dealt.
-    return found.updated(
-        task={
-            "phantom_images": max(1600, round(most * options.images * SPARE / (1 - HELD_OUT))),
-            "width": options.width,
-        },
-        hospitals={
-            "count": hospitals,
-            "max_records": None if skewed else options.images,
-            "partition": options.partition,
-            "alpha": 2.0,
-        },
-        training={
-            "rounds": options.rounds,
-            "cohort": min(options.cohort, hospitals),
-            "batch_size": 0.1 * hospitals * options.images,
-            "batch": "proportional",
-        },
-        runtime={"engine": options.engine},
-    )
+    images = max(options.sizes) * options.images
+    return [
+        f"task.phantom_images={max(1600, round(images * SPARE / (1 - HELD_OUT)))}",
+        f"task.width={options.width}",
+        f"hospitals.count={hospitals}",
+        f"hospitals.max_records={options.images if options.partition == 'iid' else 'null'}",
+        f"hospitals.partition={options.partition}",
+        "hospitals.alpha=2.0",
+        f"training.rounds={options.rounds}",
+        f"training.cohort={min(options.cohort, hospitals)}",
+        f"training.batch_size={RATE * hospitals * options.images:g}",
+        f"training.batch={'proportional' if options.partition == 'iid' else 'equal'}",
+        f"runtime.engine={options.engine}",
+    ]
 
 
 def _measured(options: argparse.Namespace, size: int) -> Row:
     """Run one size in a process of its own and watch its memory from outside."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", str(size), "--out", str(out)]
+        settings = [part for one in _overrides(options, size) for part in ("--set", one)]
+        command = [sys.executable, "-c", _RUN, "simulate", str(PRESET), "--out", str(out), *settings]
         before = time.time()
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         watch = _Memory(child.pid)
@@ -131,16 +118,6 @@ def _measured(options: argparse.Namespace, size: int) -> Row:
             "report_mb": (out / "report.html").stat().st_size / 1e6,
             "folder_mb": sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / 1e6,
         }
-
-
-def _child(options: argparse.Namespace) -> None:
-    from simulation.run import simulate
-
-    simulate(_settings(options, options.child), Path(options.out))
-    if options.engine == "ray":
-        from simulation.engines.ray import disconnect
-
-        disconnect()
 
 
 def _times(events: Path, before: float, after: float) -> Row:

@@ -22,7 +22,7 @@ from tasks.metrics.classification import METRICS
 from tasks.metrics.segmentation import metric_names
 from tasks.models import build, load_weights, normalise
 
-BATCH = 256
+BATCH = 64  # a larger one falls out of the caches
 BATCH_VOXELS = 2_000_000  # of one batch of images or volumes; maps of activations are many times that
 MANY = 100  # hospitals from which on each one's own utility is measured after the rounds that count only
 KEPT = 2  # models whose answers are kept: the final one, and the last before an attack

@@ -24,7 +24,7 @@ def test_every_preset_loads(name: str) -> None:
     experiment = experiment_of(name)
     assert experiment.task.root in (None, "phantom")
     dataset = name.removeprefix("paper/").removeprefix("paper_").split("_")[0]
-    assert dataset in ("demo", "placements", "budgets") or experiment.task.name.startswith(dataset)
+    assert dataset in ("demo", "placements", "budgets", "thousand") or experiment.task.name.startswith(dataset)
 
 
 @pytest.mark.parametrize("name", PAPER)

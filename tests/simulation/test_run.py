@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -179,3 +180,24 @@ def test_a_vetting_hospital_declines_a_planted_model(small: Make, tmp_path: Path
         simulate(experiment, tmp_path / "run", report=False)
     log = (tmp_path / "run" / "events.jsonl").read_text()
     assert "not the agreed one" in log
+
+
+def test_sixty_hospitals_of_which_twelve_are_asked_give_the_same_bits_on_ray(small: Make, tmp_path: Path) -> None:
+    def run(engine: str) -> dict[str, Any]:
+        experiment = small(
+            privacy=LOCAL,
+            hospitals={"partition": "size", "count": 60, "alpha": 3.0},
+            training={"cohort": 12, "batch_size": 60, "evaluate_every": 3},
+            runtime={"engine": engine, "workers": 2},
+        )
+        return simulate(experiment, tmp_path / engine).summary
+
+    inline, ray = run("inline"), run("ray")
+    assert inline["model_sha256"] == ray["model_sha256"]
+    assert [h["name"] for h in inline["hospitals"]] == [h["name"] for h in ray["hospitals"]]
+    released = {h["name"]: h["releases"] for h in ray["hospitals"]}
+    assert sum(released.values()) == 3 * 12
+    idle = [h for h in ray["hospitals"] if not h["releases"]]
+    assert len(idle) >= 60 - 36
+    assert all(h["epsilon"]["upper"] == 0 and h["ledger"] is None for h in idle), "who was never asked spent nothing"
+    assert not list((tmp_path / "ray" / "ledger").glob(f"{idle[0]['name']}.jsonl"))
