@@ -67,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of hospitals")
     parser.add_argument("--images", type=int, default=IMAGES, help="images at each hospital")
+    parser.add_argument("--phantom", type=int, default=0, help="images of it; 0: what the largest size needs")
     parser.add_argument("--cohort", type=int, default=200, help="hospitals a round, at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=16, help="of the model")
@@ -80,9 +81,9 @@ def _options() -> argparse.Namespace:
 def _overrides(options: argparse.Namespace, hospitals: int) -> list[str]:
     """Return what `--set` changes in the preset."""
     # One phantom for all sizes, so that only the number of hospitals differs; a skewed deal keeps what it is dealt.
-    images = max(options.sizes) * options.images
+    images = max(1600, round(max(options.sizes) * options.images * SPARE / (1 - HELD_OUT)))
     return [
-        f"task.phantom_images={max(1600, round(images * SPARE / (1 - HELD_OUT)))}",
+        f"task.phantom_images={options.phantom or images}",
         f"task.width={options.width}",
         f"hospitals.count={hospitals}",
         f"hospitals.max_records={options.images if options.partition == 'iid' else 'null'}",

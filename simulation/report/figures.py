@@ -127,7 +127,9 @@ def epsilon_figure(summary: Summary) -> Figure | None:
         "print for the same noise and steps."
     )
     if (idle := sum(spent(h) == 0 for h in summary["hospitals"])) > 0:
-        caption += f" {counted(idle, 'hospital')} of {everybody:,} released nothing and spent nothing."
+        caption += (
+            f" {counted(idle, 'hospital')} of {everybody:,} released nothing and spent nothing; the others are shown."
+        )
     legend = (
         (legend_mark("disc", "s1"), "spent, at most (exact accounting)"),
         (legend_mark("ring", "s2"), "what RDP (Opacus) would print"),

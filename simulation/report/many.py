@@ -42,8 +42,8 @@ def ends(hospitals: Sequence[Hospital], utility: Callable[[Hospital], float | No
 def ends_note(hospitals: Sequence[Hospital], named: int) -> str:
     """Say which hospitals of a long table are named and where the others are."""
     return (
-        f"Named are those that spent most and least, that have most and fewest images, and that the model serves best "
-        f"and worst; {counted(len(hospitals) - named, 'more row')} in hospitals.csv."
+        f"Named are those that spent most and least, that have most and fewest images, and, where it can be told, that "
+        f"the model serves best and worst; {counted(len(hospitals) - named, 'more row')} in hospitals.csv."
     )
 
 

@@ -44,7 +44,7 @@ def hospital_table(summary: Summary) -> Table:
     measure = leading(summary)
     everybody = summary["hospitals"]
     many = len(everybody) > MANY
-    shown = ends(everybody, lambda h: (h["metrics"] or {}).get(measure.key)) if many else everybody
+    shown = ends(everybody, lambda h: _told(h, summary, measure.key)) if many else everybody
     rows = [
         (
             str(h["name"]),
@@ -99,6 +99,12 @@ def settings_table(experiments: Sequence[tuple[str, Summary]]) -> Table:
     rows = tuple((key, *(one.get(key, DASH) for one in flats)) for key in keys)
     caption = "Every setting of the experiment." if len(flats) == 1 else "Settings in which the runs differ."
     return Table(caption, ("Setting", *(name for name, _ in experiments)), rows, words=(*range(1, len(flats) + 1),))
+
+
+def _told(hospital: Summary, summary: Summary, key: str) -> float | None:
+    """Return a hospital's utility where it has an interval: the best and worst of a few images each are chance."""
+    row = summary["intervals"]["hospitals"].get(hospital["name"])
+    return None if row is None or row["low"] is None else (hospital["metrics"] or {}).get(key)
 
 
 def _own(hospital: Summary, summary: Summary, key: str) -> str:
