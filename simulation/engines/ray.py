@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from simulation.engines.envelope import Envelope, Parcel
 from simulation.engines.memory import OUT_OF_MEMORY
 from simulation.engines.schedule import Batch, Job, Schedule
 
+KNOCK = 5.0  # seconds that a cluster has to answer at all
 WAIT = 0.2  # seconds that one look waits for a reply
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -42,6 +44,7 @@ def connect(runtime: RuntimeSettings) -> None:
     }
     try:
         if runtime.ray.address:
+            _knock(runtime.ray.address)
             # A cluster has its own idea of its CPUs: never pass num_cpus with an address.
             ray.init(address=runtime.ray.address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
         else:
@@ -51,6 +54,18 @@ def connect(runtime: RuntimeSettings) -> None:
         where = runtime.ray.address or "this machine"
         raise RunStoppedError(f"Ray did not start on {where}: {str(error).splitlines()[0]}") from error
     _JOINED[:] = [runtime.ray.address]
+
+
+def _knock(address: str) -> None:
+    """Raise ConnectionError where nothing listens: Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if "/" not in address and colon and port.isdigit():  # not 'auto', and not 'ray://...'
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK).close()
+        except OSError as error:
+            raise ConnectionError(
+                f"nothing answers there ({error}); start its head, or set another address."
+            ) from error
 
 
 _JOINED: list[str | None] = []  # the address, None for a Ray of our own; nothing before the first connection

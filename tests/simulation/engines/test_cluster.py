@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,6 +177,15 @@ def test_flowers_own_engine_is_refused_on_several_nodes(experiment: Experiment, 
     flower = experiment.updated(runtime={"engine": "flower", "ray": {"address": cluster}})
     with pytest.raises(RunStoppedError, match=r"runtime\.engine: on the 2 nodes at .* set it to ray"):
         simulate(flower, tmp_path / "run", report=False)
+
+
+def test_an_address_where_nothing_listens_is_said_at_once(experiment: Experiment, tmp_path: Path) -> None:
+    ray_engine.disconnect()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound and not listening: the port is nobody else's
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(RunStoppedError, match=rf"Ray did not start on {address}: nothing answers there"):
+            simulate(on(experiment, address), tmp_path / "run", report=False)
 
 
 class Quiet:
