@@ -254,7 +254,7 @@ def seen_after(start: float, log: Path, event: str, process: "subprocess.Popen[b
     return time.perf_counter() - start
 
 
-def cold(starts: int) -> list[dict[str, Any]]:
+def cold(starts: int, engines: list[str]) -> list[dict[str, Any]]:
     """Return a row per arm; the arms take turns, and the data are drawn before."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -262,7 +262,7 @@ def cold(starts: int) -> list[dict[str, Any]]:
         config = folder / "experiment.yaml"
         config.write_text(json.dumps(EXPERIMENT))
         cold_start("inline", folder, config)
-        arms = ("paid", "ray", "flower")
+        arms = ("paid", *(arm for arm in engines if arm in ("ray", "flower")))
         taken = {arm: [] for arm in arms}
         for turn in range(starts):
             for arm in arms if turn % 2 == 0 else reversed(arms):
@@ -307,7 +307,7 @@ def main() -> None:
             cases = [Case(arm, 0.5, number, 0.005, options.rounds) for arm in options.arms]
             rows += [{"section": "many", **row} for row in measured(cases, options.blocks)]
     if "cold" in options.section:
-        rows += [{"section": "cold", **row} for row in cold(options.starts)]
+        rows += [{"section": "cold", **row} for row in cold(options.starts, options.arms)]
     if options.json:
         print(json.dumps(rows))
         return
