@@ -39,7 +39,7 @@ LOGIT_SHIFT = 0.1  # most that the block adds to a logit: the agreed model's pre
 # down to 1e-38.
 CEILING = 1e-12
 _CORE = "core."
-_AT_ONCE = 2**18  # values of candidates encoded at the same time: they stay in the cache
+_AT_ONCE = 2**21  # values of candidates encoded at the same time: fewer and each product reads the components again
 
 Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
