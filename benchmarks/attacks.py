@@ -203,7 +203,7 @@ def images_of(name: str, side: int, noisy: bool, repeats: int, **settings: objec
         fresh = again(seen, name, **settings)
         times.append(seconds(lambda fresh=fresh: fresh.reconstruct(seen.trace, seen.public)))
         shown = len(fresh.reconstruct(seen.trace, seen.public).images)
-    return [row("reconstruct", times, "image shown", shown, shown=shown)]
+    return [row("reconstruct", times, "image shown" if shown else "view", shown, shown=shown)]
 
 
 def inversion(side: int, repeats: int) -> Rows:
