@@ -80,7 +80,7 @@ class Tagger:
     def tags(self, images: NDArray[np.generic]) -> list[bytes]:
         """Return the tag of each image's bytes; images (n, ...), C-contiguous."""
         rows = images.reshape(len(images), math.prod(images.shape[1:])).view(np.uint8)
-        return [self._cipher.encrypt(_NONCE, b"", row) for row in rows]  # the row is authenticated, nothing encrypted
+        return [self._cipher.encrypt(_NONCE, b"", row.data) for row in rows]  # authenticated only, nothing is encrypted
 
 
 _NONCE = bytes(12)
